@@ -15,6 +15,9 @@ RUN = $(if $(CI),$(BIN)/python scripts/job.py,$(BIN)/inv)
 TAGGED = $(if $(value TAG),--tag "$$TAG")
 PYTEST = $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 SOURCES := $(wildcard rolling_upgrade fabfile lab tests benchmarks scripts/job.py tasks.py)
+# The main modules of the programs for hosts, which may have Python 3.10; mypy follows their imports.
+HOST_PROGRAMS := $(wildcard rolling_upgrade/features/on_host.py rolling_upgrade/engine/sqlite_program.py \
+	rolling_upgrade/engine/site/program.py rolling_upgrade/engine/site/scope.py)
 SHELL_FILES = $(shell find .ci scripts lab templates -type f \( -name '*.sh' -o -path '.ci/*' \) 2>/dev/null)
 
 .PHONY: help
@@ -48,6 +51,7 @@ check: setup ## check formatting, types, import rules, shell scripts and the doc
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(SOURCES)
+	$(BIN)/mypy --python-version 3.10 $(HOST_PROGRAMS)
 	cd lab/app && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache --exclude '^$$' .
 	$(BIN)/shellcheck $(SHELL_FILES)
 	$(BIN)/python -m pytest -q $(wildcard tests/test_layers.py tests/test_generated_scripts.py)

@@ -25,6 +25,9 @@ from rolling_upgrade.errors import ConfigError
 if TYPE_CHECKING:
     from jinja2 import Template
 
+#: The main modules of the programs for hosts.
+SITE_MODULES = ("rolling_upgrade.engine.site.program", "rolling_upgrade.engine.site.scope")
+ENGINE_MODULES = ("rolling_upgrade.features.on_host", "rolling_upgrade.engine.sqlite_program")
 #: The entry point of the site program. It runs as root through sudo, so it clears the caller's environment.
 _SITE_MAIN = """\
 import os, sys
@@ -95,7 +98,7 @@ def site_program() -> str:
     """Pack the root-owned program that renders and installs the site, with its template. The build is reproducible."""
     program = zipapp(
         _SITE_MAIN,
-        roots=["rolling_upgrade.engine.site.program", "rolling_upgrade.engine.site.scope"],
+        roots=SITE_MODULES,
         files={"site.conf.j2": _site_template()},
         compressed=False,
     )
@@ -132,7 +135,7 @@ def engine() -> bytes:
     """Pack the program that executes runs on a host, and the watchdog, for python3. The build is reproducible."""
     return zipapp(
         _ENGINE_MAIN,
-        roots=["rolling_upgrade.features.on_host", "rolling_upgrade.engine.sqlite_program"],
+        roots=ENGINE_MODULES,
         files={
             f"rolling_upgrade/templates/{path.relative_to(TEMPLATES)}": path.read_text(encoding="utf-8")
             for path in sorted((TEMPLATES / "notify").rglob("*.*"))

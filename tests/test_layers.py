@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rolling_upgrade.rendering import reachable
+from rolling_upgrade.rendering import ENGINE_MODULES, SITE_MODULES, reachable
 from tests.support.layer_rules import (
     FEATURE_IMPORTS,
     HEAVY,
@@ -28,10 +28,7 @@ SIZED = [
     *sorted((ROOT / "benchmarks").rglob("*.py")),
 ]
 #: The modules of the zipapps that run on hosts.
-PACKED = frozenset(
-    module_name(path, PACKAGE)
-    for path in reachable(["rolling_upgrade.features.on_host", "rolling_upgrade.engine.site.program"])
-)
+PACKED = frozenset(module_name(path, PACKAGE) for path in reachable([*ENGINE_MODULES, *SITE_MODULES]))
 
 
 def test_layers_every_import_is_allowed() -> None:

@@ -9,6 +9,8 @@ import tomllib
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from rolling_upgrade import rendering
+
 ROOT = Path(__file__).parent.parent
 LOCK = (ROOT / "requirements.lock").read_text("utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
@@ -66,3 +68,11 @@ def test_ci_runs_only_make() -> None:
     commands = [line for line in lines if line and not line.startswith(("#", "set ", "cd "))]
 
     assert commands == ["make setup", "make check", "make demo", "make test"]
+
+
+def test_make_check_types_every_program_for_hosts_with_the_oldest_python() -> None:
+    modules = (*rendering.ENGINE_MODULES, *rendering.SITE_MODULES)
+    [checked] = re.findall(r"^HOST_PROGRAMS := \$\(wildcard (.*?)\)$", MAKEFILE, re.MULTILINE | re.DOTALL)
+
+    assert set(checked.replace("\\\n", " ").split()) == {f"{module.replace('.', '/')}.py" for module in modules}
+    assert "mypy --python-version 3.10 $(HOST_PROGRAMS)" in MAKEFILE
