@@ -320,17 +320,11 @@ def start(document: RunDocument, engine: bytes, position: int, *, with_engine: b
     own = f"{run}/engine.pyz"
     content = json.dumps(to_plain(document, secrets=True), ensure_ascii=False).encode(errors="surrogateescape")
     encoded = base64.b64encode(content).decode()
-    upload = (
-        f"""\
-printf %s {quote(base64.b64encode(engine).decode())} | base64 -d > {quote(path)}.$$
-mv -f {quote(path)}.$$ {quote(path)}"""
-        if with_engine
-        else ":"
-    )
+    upload = f"printf %s {quote(base64.b64encode(engine).decode())} | write {quote(path)}" if with_engine else ":"
     text = f"""\
 {ENVIRONMENT}{_refuse_lost_journal(run, position)}
 mkdir -p {quote(f"{home}/engine")} {quote(run)}
-{_discard_on_failure(path, run)}
+{_write_or_discard(path, run)}
 {"" if plan.is_locked else journal.tidy(home)}
 if [ ! -f {quote(path)} ]; then
   {upload}
@@ -346,11 +340,10 @@ if ! command -v python3 >/dev/null; then exit {NO_PYTHON_STATUS}; fi
 if [ "$(cat {quote(f"{run}/attempt")} 2>/dev/null)" != {document.attempt} ]; then
   # The events of an earlier plan, which did not fit the host and changed nothing.
   rm -f {quote(f"{run}/events.jsonl")}
-  echo {document.attempt} > {quote(f"{run}/attempt")}
+  echo {document.attempt} | base64 | write {quote(f"{run}/attempt")}
 fi
 if [ ! -e {quote(f"{run}/events.jsonl")} ]; then
-  printf %s {quote(encoded)} | base64 -d > {quote(f"{run}/plan.json.new")}
-  mv -f {quote(f"{run}/plan.json.new")} {quote(f"{run}/plan.json")}
+  printf %s {quote(encoded)} | write {quote(f"{run}/plan.json")}
 fi
 exec python3 -I {quote(own)} run {quote(home)} {quote(plan.run_id)} {position} <&3
 """
@@ -362,13 +355,17 @@ def _refuse_lost_journal(run: str, position: int) -> str:
     return f"if [ ! -e {quote(f'{run}/events.jsonl')} ]; then exit {NO_JOURNAL_STATUS}; fi" if position else ""
 
 
-def _discard_on_failure(engine: str, run: str) -> str:
-    """Delete an incomplete engine, and the files of a run that has not begun, if the script ends before `exec`."""
-    files = shell_join(*(f"{run}/{file}" for file in ("engine.pyz", "attempt", "plan.json.new", "plan.json")))
+def _write_or_discard(engine: str, run: str) -> str:
+    """Define `write`; if the script ends before `exec`, delete what is incomplete and a run that has not begun."""
+    parts = " ".join(f"{quote(path)}.$$" for path in (engine, f"{run}/attempt", f"{run}/plan.json"))
+    files = shell_join(*(f"{run}/{file}" for file in ("engine.pyz", "attempt", "plan.json")))
     return f"""\
+write() {{
+  if ! base64 -d > "$1.$$" || ! mv -fT "$1.$$" "$1"; then echo "cannot write to $1" >&2; exit 1; fi
+}}
 discard() {{
   exec 2>/dev/null
-  rm -f {quote(engine)}.$$ || :
+  rm -f {parts} || :
   if [ ! -e {quote(f"{run}/events.jsonl")} ]; then rm -f {files} || :; rmdir {quote(run)} || :; fi
 }}
 trap discard EXIT"""

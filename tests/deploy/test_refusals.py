@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
+from lab.host import Host
 from lab.laboratory import Lab
 from tests.deploy.conftest import LOCK_FILE, Site, fingerprint, hold_lock, wait_until
 
@@ -112,3 +115,61 @@ def test_deploy_to_a_host_without_setup_is_refused(worker_lab: Lab, site: Site) 
         assert "Run inv setup" in refused(site)
     finally:
         host.sh("mv /root/site /usr/local/lib/memoryark/site")
+
+
+HOME = "/var/lib/memoryark"
+JOURNAL = f"{HOME}/journal"
+FULL = f"mount -t tmpfs -o mode=0700,uid=1000,gid=1000,size=%s tmpfs {JOURNAL}"
+READ_ONLY = "mount --bind {0} {0} && mount -o remount,bind,ro {0}"
+
+
+@contextmanager
+def mounted(host: Host, command: str, *paths: str) -> Iterator[None]:
+    """Run a mount command, and unmount the paths at the end."""
+    host.sh(command)
+    try:
+        yield
+    finally:
+        host.sh(f"umount {' '.join(paths)}")
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        # No room for the program of the run, for its plan, or for its events.
+        (FULL % "64k", "No space left on device"),
+        pytest.param(FULL % "200k", "No space left on device", marks=pytest.mark.extended),
+        pytest.param(FULL % "228k", "No space left on device", marks=pytest.mark.extended),
+        pytest.param(READ_ONLY.format(JOURNAL), "Read-only file system", marks=pytest.mark.extended),
+    ],
+)
+def test_deploy_with_a_journal_that_cannot_be_written_is_refused_before_the_lock(
+    command: str, reason: str, site: Site
+) -> None:
+    host = site.lab.hosts[0]
+    with mounted(host, command, JOURNAL):
+        output = refused(site)
+        assert host.sh(f"test -e {LOCK_FILE}", check=False).returncode != 0
+    assert f"{host.name}: the run could not start; nothing was touched" in output
+    assert reason in output
+    assert JOURNAL in output
+    assert f"Next: inv doctor --env {site.lab.name} --hosts {host.name}" in output
+
+
+@pytest.mark.extended
+def test_deploy_with_a_read_only_application_directory_is_refused(site: Site) -> None:
+    with mounted(site.lab.hosts[0], READ_ONLY.format(HOME), HOME):
+        output = refused(site)
+    assert "the application's directory is missing or not writable" in output
+
+
+@pytest.mark.extended
+def test_deploy_needs_neither_executable_files_nor_a_writable_tmp(site: Site) -> None:
+    """Python reads the engine, and the scripts of steps are in memory."""
+    host = site.lab.hosts[0]
+    command = (
+        f"mount --bind {HOME} {HOME} && mount -o remount,bind,noexec {HOME} && mount -t tmpfs -o ro,noexec tmpfs /tmp"
+    )
+    with mounted(host, command, HOME, "/tmp"):
+        site.deploy_ok("v2")
+    assert site.versions() == ["v2"]

@@ -273,12 +273,12 @@ def test_start_that_fails_leaves_nothing_of_its_run(tmp_path: Path) -> None:
     assert started(home, engine, with_engine=False).returncode == remote_run.NO_ENGINE_STATUS
     assert {path.name for path in home.rglob("*")} == {"engine", "journal"}
 
-    # A directory in place of the new plan makes its write fail, after the engine has been linked.
-    (home / "journal/r2/plan.json.new").mkdir(parents=True)
+    # A directory in place of the plan makes its write fail, after the engine has been linked.
+    (home / "journal/r2/plan.json/x").mkdir(parents=True)
     done = started(home, engine, with_engine=True)
 
-    assert done.returncode != 0
-    assert "plan.json.new" in done.stderr
+    assert done.returncode == 1
+    assert f"cannot write to {home}/journal/r2/plan.json" in done.stderr
     assert sorted(path.name for path in home.rglob("*") if path.is_file()) == [f"{remote_run.engine_sum(engine)}.pyz"]
 
 

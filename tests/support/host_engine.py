@@ -26,7 +26,7 @@ from rolling_upgrade.errors import ConnectionDropped, HostUnreachable, RollingEr
 Respond = Callable[[str], Answer]
 #: Writes to a script.
 Send = Callable[[bytes], None]
-_PLAN = re.compile(r"printf %s (\S+) \| base64 -d > \S+/plan\.json\.new")
+_PLAN = re.compile(r"printf %s (\S+) \| write \S+/plan\.json")
 
 
 def is_run(text: str) -> bool:
