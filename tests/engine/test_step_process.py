@@ -343,8 +343,9 @@ def test_run_stopped_lets_the_running_program_complete(home: Path, tmp_path: Pat
     """Podman, killed while it replaces a container, leaves it half-removed."""
     program, began, complete, after = (tmp_path / name for name in ("podman", "began", "complete", "after"))
     program.write_text(
-        "#!/usr/bin/python3\nimport pathlib, sys, time\n"
-        "pathlib.Path(sys.argv[1]).touch()\ntime.sleep(0.5)\npathlib.Path(sys.argv[2]).touch()\n"
+        "#!/usr/bin/python3\nimport os, pathlib, sys, time\n"
+        "shell = os.getppid()\npathlib.Path(sys.argv[1]).touch()\n"
+        "while os.getppid() == shell: time.sleep(0.02)\npathlib.Path(sys.argv[2]).touch()\n"
     )
     program.chmod(0o755)
 
