@@ -7,6 +7,8 @@ import signal
 
 import pytest
 
+from lab.host import Host
+from rolling_upgrade.engine.shell import shell_join
 from tests.deploy.conftest import LOCK_FILE, Site, interrupt, kill, start_until_step, wait_until
 
 
@@ -46,11 +48,34 @@ def test_deploy_whose_workstation_is_killed_is_completed_by_the_host(site: Site,
     assert "No run is in progress" in site.run_ok("attach", "--hosts", "web1")
 
 
+#: Try to read each file of a run, then to send it a control word. Print what succeeded.
+_INTRUDE = """\
+cd /var/lib/memoryark
+run=journal/RUN
+for file in plan.json events.jsonl engine.pyz backup.log backup.session unseen.json attempt alive; do
+  if [ -e "$run/$file" ] && cat "$run/$file" >/dev/null; then echo "$file"; fi
+done
+for directory in journal engine "$run"; do if ls "$directory" >/dev/null; then echo "$directory"; fi; done
+if timeout 2 sh -c 'echo WORD > "$1"' sh "$run/control"; then echo control; fi
+"""
+
+
+def intrude(host: Host, user: str, word: str) -> list[str]:
+    """Return which files of the newest run a user can read, and `control` if the user can send it a word."""
+    run = host.sh("cd /var/lib/memoryark/journal && ls -d */ | sort | tail -n 1").stdout.strip().rstrip("/")
+    script = _INTRUDE.replace("RUN", run).replace("WORD", word)
+    command = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups", "sh", "-c", script]
+    return [line.replace(run, "RUN") for line in host.sh(shell_join(*command), check=False).stdout.splitlines()]
+
+
 def test_deploy_whose_workstation_is_killed_before_go_is_ended_by_the_host_within_its_lease(site: Site) -> None:
+    """Meanwhile another user of the host can neither read its files nor let it continue."""
     host = site.lab.hosts[0]
     before = site.containers(host)
     site.edit_rollout(lease_seconds=30)
     kill(start_until_step(site, "backup", "deploy", "--tag", "v2"))
+    assert intrude(host, "www-data", "go") == []
+    assert {"plan.json", "events.jsonl", "control", "journal/RUN"} <= set(intrude(host, "deploy", "wait"))
     wait_until(lambda: host.sh(f"test -e {LOCK_FILE}", check=False).returncode != 0, "the release of the lock", 60)
     assert (site.version(host), site.containers(host)) == ("v1", before)
     code, output = site.deploy("v2", "--hosts", "web1")
