@@ -158,6 +158,9 @@ class _Log:
     def read_new(self) -> bytes:
         """Return the output since the last call, at most its newest KEPT_BYTES, and cut a log that is too long."""
         size = os.fstat(self.handle).st_size
+        if size < self._position:
+            # An operator has emptied it.
+            self._position = 0
         start = max(self._position, size - KEPT_BYTES)
         new = os.pread(self.handle, size - start, start)
         self._position = start + len(new)

@@ -131,7 +131,9 @@ def _execute(journal: Journal, control: int) -> None:
     try:
         document = _document(journal)
         if document is None:
-            journal.append({END: to_plain(host_run.unreadable(journal))})
+            end = host_run.unreadable(journal)
+            _delete_plan(journal)
+            journal.append({END: to_plain(end)})
             return
         plan = document.plan
         owner = plan.record.owner if plan.record else ""
@@ -139,8 +141,10 @@ def _execute(journal: Journal, control: int) -> None:
         words = Words()
         words.listen(control)
         end = host_run.execute(document, journal, words)
-    finally:
+    except BaseException:
+        # Not after the end of the run: the workstation may have written another plan by then.
         _delete_plan(journal)
+        raise
     is_due = document.notice is not None and not end.observation
     if is_due and not words.wait_for(SEEN, document.seen_seconds):
         _notify(document, end)

@@ -263,6 +263,21 @@ seq 3000000; echo "@@progress text done"; echo end"""
     assert [progress.text for progress in seen] == ["nearly", "done"]
 
 
+def test_run_whose_log_an_operator_empties_goes_on(home: Path) -> None:
+    seen: list[Progress] = []
+    log = home / "journal" / "run" / "step.log"
+
+    def report(progress: Progress) -> None:
+        seen.append(progress)
+        log.write_bytes(b"")
+        (home / "go").touch()
+
+    text = f'seq 1000; echo "@@progress text half"; until [ -e "{home}/go" ]; do sleep 0.02; done; echo end'
+
+    assert run(home, text, on_progress=report) == Answer(0, "end\n")
+    assert seen == [Progress("half")]
+
+
 def test_run_reports_the_newest_progress_of_a_flood(home: Path) -> None:
     """Each report is an event on the disk and on the line to the workstation."""
     seen: list[Progress] = []

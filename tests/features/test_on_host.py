@@ -117,6 +117,17 @@ def test_run_completes_with_every_python(version: str, home: Path, tmp_path: Pat
         host.close()
 
 
+def test_run_is_planned_again_when_the_plan_does_not_fit(host: EngineHost) -> None:
+    """The second plan comes while the executor of the first one may still exist."""
+    first = host.start(document(plan(host.home), basis="another"))
+    first.wait_for(b'"observation"')
+    second = host.start(replace(document(plan(host.home)), attempt=2))
+    second.say(PREPARE, GO)
+
+    assert host.end().result is HostResult.UPGRADED
+    assert done(host.home) == ["backup", "a", "b"]
+
+
 # The end of a connection
 
 CONNECTION_ENDS = {
