@@ -61,3 +61,16 @@ def test_completion_script_is_printed_without_reading_a_configuration() -> None:
     )
 
     assert not {"pydantic", "yaml"} & set(done.stderr.split())
+
+
+def test_status_imports_no_server_of_images() -> None:
+    program = (
+        "import sys, fabric; from rolling_upgrade.features.status import workflow;print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True, timeout=60
+    )
+    modules = set(done.stderr.split())
+
+    assert {"rolling_upgrade.ssh.fabric_host", "fabric"} <= modules
+    assert modules & {"rolling_upgrade.ssh.image_server", "http.server"} == set()
