@@ -432,6 +432,7 @@ def test_files_of_a_run_are_only_for_their_user(way: str, umask: int, host: Engi
         client = host.start(run, umask=umask)
     client.say(PREPARE, GO)
     wait_for_step(host.home)
+    wait_until((host.journal().path / "a.session").exists, "the session of the step")
     during = modes(host.home / "journal")
     proceed(host.home)
     host.end()
