@@ -20,7 +20,7 @@ from rolling_upgrade.engine import observation
 from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.engine.model import Application, Environment, Outcome, Release, new_run_id
 from rolling_upgrade.engine.plan import Plan, Step, step_groups
-from rolling_upgrade.engine.shell import ENVIRONMENT, Script, lines, quote
+from rolling_upgrade.engine.shell import ENVIRONMENT, Script, lines, quote, shell_join
 from rolling_upgrade.features.deploy.digests import resolve_on_host
 from rolling_upgrade.features.deploy.plan import plan_deploy
 from rolling_upgrade.features.deploy.steps import DeploySpec
@@ -80,7 +80,10 @@ def _spec(app: Application, environment: Environment) -> DeploySpec:
 
 
 def _run(host: DirectHost, plan: Plan) -> float:
-    return run_timed(host, map(_together, step_groups((*plan.prepare, *plan.steps, *plan.finalize))))
+    # Where the gates leave the processes that passed, as in a run.
+    journal = shell_join("mkdir", "-p", f"{plan.home}/journal/{plan.run_id}")
+    groups = step_groups((*plan.prepare, *plan.steps, *plan.finalize))
+    return run_timed(host, [journal, *map(_together, groups)])
 
 
 def _together(group: Sequence[Step]) -> str:
