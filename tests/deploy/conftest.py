@@ -68,11 +68,11 @@ class Site:
     def env_file(self) -> Path:
         return self.directory / f"{self.lab.name}.env"
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        """Start a task in a new session."""
+    def start(self, *words: str, directory: Path = PROJECT) -> subprocess.Popen[str]:
+        """Start a task in a new session, from this clone or another one."""
         return subprocess.Popen(
             [sys.executable, "-m", "invoke", words[0], "--env", self.lab.name, *words[1:]],
-            cwd=PROJECT,
+            cwd=directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -335,12 +335,12 @@ def wait_for_end_of_run(host: Host) -> None:
     wait_until(lambda: host.sh(f"test -e {LOCK_FILE}", check=False).returncode != 0, "the end of the run", 120)
 
 
-def start_until_step(site: Site, step: str, *words: str) -> subprocess.Popen[str]:
+def start_until_step(site: Site, step: str, *words: str, directory: Path = PROJECT) -> subprocess.Popen[str]:
     """Start a task on the first host alone. Return once it runs the step there."""
     host = site.lab.hosts[0]
     newest = "cd /var/lib/memoryark/journal && ls -d */ 2>/dev/null | sort | tail -n 1"
     before = host.sh(newest).stdout
-    process = site.start(*words, "--hosts", host.name)
+    process = site.start(*words, "--hosts", host.name, directory=directory)
 
     def runs_the_step() -> bool:
         run = host.sh(newest).stdout
