@@ -159,7 +159,7 @@ class LiveReporter(Reporter):
         """Show the plans, with every command when `scripts`; the table appears with the first step."""
         self.close()
         with self._board_lock:
-            self._host_columns = max((width(plan.host) for plan in plans), default=0)
+            self._host_columns = max((self._host_columns, *(width(plan.host) for plan in plans)))
             self._board.expect(plans)
         self._output.show(plan_lines(plans, scripts=scripts, batches=batches))
 

@@ -78,7 +78,7 @@ class PlainReporter(Reporter):
 
     def plan(self, plans: Sequence[Plan], *, scripts: bool = False, batches: Sequence[Sequence[str]] = ()) -> None:
         """Write the plans, with every command when `scripts`."""
-        self._host_columns = max((width(plan.host) for plan in plans), default=0)
+        self._host_columns = max((self._host_columns, *(width(plan.host) for plan in plans)))
         self._output.show(plan_lines(plans, scripts=scripts, batches=batches))
 
     def event(self, event: Event) -> None:

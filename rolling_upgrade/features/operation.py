@@ -93,7 +93,8 @@ class Operation:
     ) -> ExitCode:
         """Plan every host, refuse unfit ones, show the plans, ask for confirmation, execute them and report.
 
-        `plan` runs again for a host that has changed since its observation. `unfit` returns the problems of a host.
+        `plan` runs again for a host that has changed since its observation, and the new plan is shown. `unfit` returns
+        the problems of a host.
         Raises RollingError if the run fails before it changes a host.
         """
         environment = self.fleet.environment
@@ -116,8 +117,14 @@ class Operation:
         if any(not host_run.plan.empty for host_run in host_runs):
             force = self.force or not environment.rollout.confirm
             prompt.confirm(spec.question, force=force, hint=spec.hint)
+
+        def plan_again(state: HostState) -> Plan:
+            new = plan(state)
+            self.reporter.plan([new])
+            return new
+
         notifier = RunNotifier(environment, self.context, spec.action)
-        outcomes = roll_out(host_runs, plan, environment.rollout, self.context, notifier, rendering.engine)
+        outcomes = roll_out(host_runs, plan_again, environment.rollout, self.context, notifier, rendering.engine)
         summary = self._summary(spec, outcomes, host_runs)
         summary = replace(summary, warnings=(*summary.warnings, *notifier.ended(summary, outcomes)))
         self.reporter.summary(summary)
