@@ -80,6 +80,8 @@ def rollback(
         record = operation.new_record(context, "rollback", root)
 
         def plan(state: HostState) -> Plan:
+            # A host that is planned again may run another release by now.
+            targets[state.host] = replace(targets[state.host], left=selection.current(state))
             spec = _spec(targets[state.host], state, current[state.host], environment.name, record, reason)
             return plan_deploy(state, spec, environment.rollout)
 

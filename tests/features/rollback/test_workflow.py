@@ -34,7 +34,7 @@ from rolling_upgrade.features.rollback.workflow import RollbackTarget
 from tests.features.rollback.test_selection import back, digest, host, release
 from tests.support.project import Project
 from tests.support.sample import application
-from tests.support.simulated_fleet import FIRST, READ_ONLY, SECOND, SimulatedFleet
+from tests.support.simulated_fleet import FIRST, READ_ONLY, SECOND, SimulatedFleet, observation
 from tests.support.states import RUN, ids, text, undo, upgradable, wanted
 
 
@@ -246,6 +246,19 @@ def test_rollback_starts_the_kept_containers_of_the_earlier_release_on_both_host
     assert f"rolls back to {FIRST} (v1)" in out
     assert "web1, web2 rolled back." in out
     assert f"rolling-upgrade rollback --env demo --to {SECOND}\n" in out
+
+
+def test_rollback_on_a_host_that_changed_before_its_lock_records_the_release_that_it_left(
+    project: Project, upgraded: SimulatedFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    third, observed = "20261124T080000Z-dddddd", upgraded.states["web1"]
+    deployed = replace(observed, releases=(*observed.releases, replace(observed.releases[-1], id=third)))
+    upgraded.answers["web1", "lock"] = Answer(0, observation(upgraded.app, deployed), "")
+
+    assert rollback.rollback("demo", root=project.root, hosts=("web1",)) is ExitCode.DONE
+
+    assert f'"target": "{FIRST}", "left": "{third}"' in upgraded.text("web1", "step record")
+    assert f"rollback --env demo --to {third} --hosts web1\n" in capsys.readouterr().out
 
 
 def test_rollback_brings_each_host_to_its_own_last_good_release(
