@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rolling_upgrade.engine import nginx, progress
 from rolling_upgrade.engine.model import Application, Color, Probe, Service
 from rolling_upgrade.engine.podman import container_name, last_logs
-from rolling_upgrade.engine.shell import quote, shell_join
+from rolling_upgrade.engine.shell import UPTIME, quote, shell_join
 
 
 def gate(app: Application, service: Service, color: Color, process_file: str = "") -> str:
@@ -29,12 +29,12 @@ def gate(app: Application, service: Service, color: Color, process_file: str = "
     state = shell_join("podman", "container", "inspect", "--format", form, name)
     return f"""\
 gate_failed() {{
-  printf '%s\\n' "{service.name}: {color.value} failed its health gate after $(($(date +%s) - began)) s ($1)"
+  printf '%s\\n' "{service.name}: {color.value} failed its health gate after $(($({UPTIME}) - began)) s ($1)"
   printf '%s\\n' "last log lines of {name}:"
   {last_logs(name)}
   exit 1
 }}
-began=$(date +%s) passes=0 misses=0 last='' shown='' pid=unknown
+began=$({UPTIME}) passes=0 misses=0 last='' shown='' pid=unknown
 while :; do
   if [ ! -d "/proc/$pid" ]; then
     state=$({state} 2>&1) || gate_failed "the container is gone"
@@ -51,7 +51,7 @@ while :; do
     *) passes=0 last="HTTP $code from {rules.path}" ;;
   esac
   if [ "$passes" -ge {rules.passes} ]; then break; fi
-  spent=$(($(date +%s) - began))
+  spent=$(($({UPTIME}) - began))
   if [ "$passes" -eq 0 ]; then
     if [ "$spent" -ge {round(rules.start_period_seconds)} ]; then misses=$((misses + 1)); fi
     if [ "$spent" != "$shown" ]; then shown=$spent; {waiting}; fi
@@ -196,10 +196,10 @@ def watch(conditions: list[str], *, seconds: float, passes: int, deadline_second
     return f"""\
 {checks}
 watch() {{
-  began=$(date +%s) good=0 bad=0{" shown=-1" if seconds else ""} fatal='' why='nothing was asked'
+  began=$({UPTIME}) good=0 bad=0{" shown=-1" if seconds else ""} fatal='' why='nothing was asked'
   while :; do
     if {every}; then good=$((good + 1)) bad=0; else good=0 bad=$((bad + 1)); fi
-    spent=$(($(date +%s) - began)){report if seconds else ""}
+    spent=$(($({UPTIME}) - began)){report if seconds else ""}
     if [ "$good" -ge {passes} ] && [ "$spent" -ge {round(seconds)} ]; then return 0; fi
     if [ -n "$fatal" ]; then break; fi
     if [ "$bad" -ge {tolerance} ]; then break; fi

@@ -186,6 +186,14 @@ def test_watch_lasts_at_least_its_seconds(host: Programs) -> None:
     assert (output(done)[0], spent(done)) == ("good", 6)
 
 
+def test_watch_lasts_as_long_although_the_hosts_clock_jumps(host: Programs) -> None:
+    host.add("date", host.sequence("date", ["1000000", "1259200", "740800", "1000006"]))
+
+    done = watch(host, [answers(host, ["200"])], seconds=6)
+
+    assert (output(done)[0], len(host.calls("ask")) > 6) == ("good", True)
+
+
 def test_watch_reports_each_second_that_is_left(host: Programs) -> None:
     done = watch(host, [answers(host, ["200"])], seconds=3)
 

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from rolling_upgrade.engine.model import Application
-from rolling_upgrade.engine.shell import Script
+from rolling_upgrade.engine.shell import UPTIME, Script
 
 #: Values that break shell text with missing quotes.
 HOSTILE = (
@@ -79,9 +79,11 @@ class Programs:
         )
 
     def clock(self, now: int = 1_000_000) -> None:
-        """Add a `date +%s` and a `sleep` with a fake clock: sleeping advances it at once."""
+        """Add a `date +%s`, an uptime and a `sleep` with a fake clock: sleeping advances it at once."""
         (self.directory.parent / "clock").write_text(f"{now}\n", "ascii")
-        self.add("date", "awk '{ print int($1) }' \"$here/clock\"")
+        show = "awk '{ print int($1) }' \"$here/clock\""
+        self.add("date", show)
+        self.add("cut", f'if [ "cut $*" = "{UPTIME}" ]; then {show}; else exec /usr/bin/cut "$@"; fi')
         self.add(
             "sleep",
             'awk -v n="$1" \'{ printf "%.2f\\n", $1 + n }\' "$here/clock" >"$here/clock.new"\n'

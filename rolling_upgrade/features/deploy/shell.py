@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from rolling_upgrade.engine import nginx, podman, progress
 from rolling_upgrade.engine.image_push import full_name
 from rolling_upgrade.engine.model import Application, Color, Image, Service
-from rolling_upgrade.engine.shell import Script, lines, quote, script, sha256, shell_join
+from rolling_upgrade.engine.shell import UPTIME, Script, lines, quote, script, sha256, shell_join
 
 
 def drain(app: Application, colors: Sequence[tuple[Service, Color]]) -> str:
@@ -45,12 +45,12 @@ count_lines() {{
   count=$#
 }}
 drain() {{
-  began=$(date +%s) quiet=0
+  began=$({UPTIME}) quiet=0
   while [ -n "$(ss -Htln "( sport = :$3 )")" ]; do
     count_lines "$(ss -Htn state established "( sport = :$3 )")"
     if [ "$count" -eq 0 ]; then quiet=$((quiet + 1)); else quiet=0; fi
     if [ "$quiet" -ge 2 ]; then break; fi
-    left=$(($4 - $(date +%s) + began))
+    left=$(($4 - $({UPTIME}) + began))
     if [ "$left" -le 0 ]; then
       if [ "$quiet" -eq 0 ]; then echo "$1: $2 still had connections after $4 s"; fi
       break
