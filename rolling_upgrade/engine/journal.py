@@ -238,6 +238,11 @@ class Words:
                     return False
                 renewed_at = time.monotonic()
 
+    def is_seen_within(self, seconds: float) -> bool:
+        """Wait for `seen`, also after `cancel`: a run that its workstation cancelled has a workstation."""
+        with self._changed:
+            return self._changed.wait_for(lambda: SEEN in self._given, seconds)
+
     def _read(self, handle: int) -> None:
         rest = b""
         while chunk := os.read(handle, 4096):

@@ -124,7 +124,7 @@ def _open_log(path: Path) -> int:
 def _execute(journal: Journal, control: int) -> None:
     """Execute the run, and send its message if nobody has seen its end."""
     from rolling_upgrade.engine import host_run
-    from rolling_upgrade.engine.journal import END, SEEN, Words
+    from rolling_upgrade.engine.journal import END, Words
     from rolling_upgrade.engine.plan import target
     from rolling_upgrade.engine.serialization import to_plain
 
@@ -146,7 +146,7 @@ def _execute(journal: Journal, control: int) -> None:
         _delete_plan(journal)
         raise
     is_due = document.notice is not None and not end.observation
-    if is_due and not words.wait_for(SEEN, document.seen_seconds):
+    if is_due and not words.is_seen_within(document.seen_seconds):
         _notify(document, end)
 
 

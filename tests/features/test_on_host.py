@@ -206,6 +206,21 @@ def test_seen_in_time_the_host_sends_no_message(host: EngineHost) -> None:
         assert (receiver.requests, box.mails) == ([], [])
 
 
+def test_seen_after_cancel_the_host_sends_no_message(host: EngineHost) -> None:
+    """The workstation that cancelled the run is there, and sends the message."""
+    with receiving() as receiver:
+        run = secret_document(host.home, Channels(webhook=Hook(receiver.url())), b=waiting(host.home))
+        client = host.start(replace(run, seen_seconds=60))
+        client.say(PREPARE, GO)
+        wait_for_step(host.home)
+        client.say(CANCEL)
+        client.wait_for(b'"end"')
+        client.say(SEEN)
+
+        assert host.end().result is HostResult.UNDONE
+        assert receiver.requests == []
+
+
 @pytest.mark.parametrize("ending", ["upgraded", "undone"])
 def test_not_seen_the_host_sends_one_message(ending: str, host: EngineHost) -> None:
     scripts = {"b": "exit 3"} if ending == "undone" else {}
