@@ -56,6 +56,7 @@ class RunDocument:
         attempt: counts the plans of one run: the host may change between its observation and its lock.
         notice: the message at the end, without its end, that the host sends if its workstation is gone.
         channels: the channels of that message.
+        secrets: the texts to mask in that message, beside those of the channels.
         seen_seconds: how long the host waits for `seen` before it sends that message.
     """
 
@@ -66,6 +67,7 @@ class RunDocument:
     attempt: int = 1
     notice: Notice | None = None
     channels: Channels = field(default=Channels(), repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
     seen_seconds: float = SEEN_SECONDS
 
 

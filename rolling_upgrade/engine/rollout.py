@@ -118,8 +118,11 @@ class Messages(Protocol):
     def started(self, host_runs: Sequence[HostRun]) -> None:
         """Send the first message; `host_runs` are the hosts to change."""
 
-    def of_host(self, plan: Plan) -> tuple[Notice | None, Channels]:
-        """Return what the host needs for the message about its end, which it sends if the workstation is gone."""
+    def of_host(self, plan: Plan) -> tuple[Notice | None, Channels, tuple[str, ...]]:
+        """Return what the host needs for the message about its end, which it sends if the workstation is gone.
+
+        The texts are the secrets to mask in it.
+        """
 
 
 @dataclass(frozen=True)
@@ -195,7 +198,7 @@ class _Rollout:
         )
 
     def _start(self, host_run: HostRun, attempt: int) -> RemoteRun:
-        notice, channels = self._messages.of_host(host_run.plan)
+        notice, channels, secrets = self._messages.of_host(host_run.plan)
         document = RunDocument(
             self._with_images(host_run),
             locking.basis(host_run.state),
@@ -204,6 +207,7 @@ class _Rollout:
             attempt,
             notice,
             channels,
+            secrets,
         )
         remote = RemoteRun(host_run.host, document, self._engine(), self._context)
         remote.start()

@@ -171,7 +171,7 @@ def _notify(document: host_run.RunDocument, end: host_run.RunEnd) -> None:
 
     notice = endings.of_host(document, end)
     if notice is not None:
-        for delivery in send(notice, document.channels, read=template).wait():
+        for delivery in send(notice, document.channels, read=template, secrets=document.secrets).wait():
             _complain(f"{delivery.channel}: {'sent' if delivery.ok else delivery.error}")
 
 

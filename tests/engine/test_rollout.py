@@ -42,8 +42,8 @@ class NoMessages:
     def started(self, host_runs: Sequence[HostRun]) -> None:
         """Send nothing."""
 
-    def of_host(self, plan: Plan) -> tuple[None, Channels]:
-        return None, Channels()
+    def of_host(self, plan: Plan) -> tuple[None, Channels, tuple[str, ...]]:
+        return None, Channels(), ()
 
 
 def go(scene: Scene, *members: HostRun, batch: str = "100%") -> list[HostOutcome]:

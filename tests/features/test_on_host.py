@@ -244,6 +244,22 @@ def test_not_seen_the_host_sends_one_message(ending: str, host: EngineHost) -> N
     assert (host.journal().path / "engine.log").read_text() == "mail: sent\nwebhook: sent\n"
 
 
+def test_message_of_a_host_masks_the_secrets_of_the_application(host: EngineHost) -> None:
+    with receiving() as receiver:
+        channels = Channels(webhook=Hook(receiver.url()))
+        run = secret_document(host.home, channels, a=waiting(host.home), b=f"echo the password is {SECRET}; exit 3")
+        client = host.start(replace(run, secrets=(SECRET,)))
+        client.say(PREPARE, GO)
+        wait_for_step(host.home)
+        client.kill()
+        proceed(host.home)
+        host.end()
+
+        [request] = receiver.requests
+        assert "the password is ••••••" in request.json["cause"]
+        assert SECRET not in request.body.decode()
+
+
 def test_message_of_a_run_that_its_workstation_cancelled_is_not_sent(host: EngineHost) -> None:
     with receiving() as receiver:
         client = host.start(secret_document(host.home, Channels(webhook=Hook(receiver.url()))))

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from rolling_upgrade import rendering
 from rolling_upgrade.console import identity
 from rolling_upgrade.engine.executor import RunContext
+from rolling_upgrade.engine.masking import mask
 from rolling_upgrade.engine.model import Channels, Environment, Notice, Occasion, Summary
 from rolling_upgrade.engine.plan import Plan, target
 from rolling_upgrade.engine.rollout import HostOutcome, HostRun
+from rolling_upgrade.engine.serialization import to_plain
 from rolling_upgrade.errors import PROGRAM, ExitCode
 from rolling_upgrade.features.notify.endings import cause, occasion
 from rolling_upgrade.features.notify.send import Sending, send
@@ -53,9 +56,18 @@ class RunNotifier:
             changes=tuple(version_changes(plans)),
         )
 
-    def of_host(self, plan: Plan) -> tuple[Notice | None, Channels]:
-        """Return the message about the end of one host, still without its end, and its channels."""
-        return self.notice([plan]), self._channels
+    def of_host(self, plan: Plan) -> tuple[Notice | None, Channels, tuple[str, ...]]:
+        """Return the message about the end of one host, still without its end, its channels, and the secrets to mask.
+
+        These are the secrets of the host's own application: no host gets those of another one.
+        """
+        notice = self.notice([plan])
+        return notice, self._channels, self._secrets_of(plan.host) if notice is not None else ()
+
+    def _secrets_of(self, host: str) -> tuple[str, ...]:
+        applications = [target.application for target in self._environment.targets if target.name == host]
+        text = "\n".join(_texts(to_plain(applications, secrets=True)))
+        return tuple(secret for secret in self._environment.secrets if mask(text, [secret]) != text)
 
     def ended(self, summary: Summary, outcomes: Sequence[HostOutcome]) -> tuple[str, ...]:
         """Send the last message; return a warning for each channel that failed."""
@@ -87,6 +99,15 @@ class RunNotifier:
 def channels(environment: Environment) -> Channels:
     """The channels of an environment; all its hosts have the same."""
     return environment.targets[0].application.channels
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from (text for item in value.values() for text in _texts(item))
+    elif isinstance(value, list):
+        yield from (text for item in value for text in _texts(item))
 
 
 def _causes(outcomes: Sequence[HostOutcome]) -> Iterator[str]:

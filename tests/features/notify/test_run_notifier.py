@@ -17,6 +17,7 @@ from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.engine.model import Channels, Environment, Hook, Severity, Target
 from rolling_upgrade.engine.rollout import HostRun
 from rolling_upgrade.errors import ExitCode, HostUnreachable, LockHeld
+from rolling_upgrade.features.notify.run_notifier import RunNotifier
 from rolling_upgrade.features.operation import Operation, OperationSpec
 from rolling_upgrade.ssh.fabric_host import FabricHost
 from rolling_upgrade.ssh.fleet import Fleet
@@ -114,6 +115,21 @@ def test_run_failed_deploy_sends_the_cause_without_secrets(scene: Scene, receive
     assert "web1: do b: failed" in found["cause"]
     assert "last log line with ••••••" in found["cause"]
     assert found["next_command"] == "rolling-upgrade status --env production"
+
+
+def test_host_gets_the_secrets_of_its_own_application(scene: Scene) -> None:
+    channels = Channels(webhook=Hook("https://example.org/hook"))
+    targets = [
+        Target(name, name, "deploy", replace(app, services=(replace(app.services[0], env=env),)))
+        for app in (application(channels=channels),)
+        for name, env in (("web1", (("URL", "db://u:one-secret@db/x"),)), ("web2", (("TOKEN", "two-secret"),)))
+    ]
+    secrets = ("one-secret", "two-secret")
+    notifier = RunNotifier(Environment("production", tuple(targets), secrets=secrets), scene.context, "deploy")
+
+    found = {name: notifier.of_host(replacing_plan(name))[2] for name in ("web1", "web2")}
+
+    assert found == {"web1": ("one-secret",), "web2": ("two-secret",)}
 
 
 def test_run_failed_undo_is_critical(scene: Scene, receiver: Receiver) -> None:
