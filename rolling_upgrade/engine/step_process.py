@@ -12,6 +12,7 @@ import re
 import select
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -55,6 +56,8 @@ class StepProcess:
         self._home, self._run_id, self._lease_seconds = home, run_id, lease_seconds
         self._is_locked = is_locked
         self._journal = home / "journal" / run_id
+        self._deadlines: dict[str, float] = {}
+        self._beginning = threading.Lock()
 
     def renew(self, seconds: float = 0.0) -> str:
         """Extend the lease of the run's lock; return '', or a text that names the other holder."""
@@ -62,8 +65,22 @@ class StepProcess:
 
     def run(self, step: Step, *, stop: Callable[[], bool], on_progress: Callable[[Progress], None]) -> Answer:
         """Run the step to its end. Raises Cancelled once `stop` returns True and all processes of the step have ended."""
-        if lost := self.renew(step.timeout_seconds):
-            return Answer(lock_file.LOST_STATUS, lost)
+        try:
+            if lost := self._begin(step):
+                return Answer(lock_file.LOST_STATUS, lost)
+            return self._run(step, stop, on_progress)
+        finally:
+            with self._beginning:
+                del self._deadlines[step.id]
+
+    def _begin(self, step: Step) -> str:
+        """Extend the lease to the deadline of the step, or of a longer one that runs beside it. Return like `renew`."""
+        with self._beginning:
+            now = time.monotonic()
+            self._deadlines[step.id] = now + step.timeout_seconds
+            return self.renew(max(self._deadlines.values()) - now)
+
+    def _run(self, step: Step, stop: Callable[[], bool], on_progress: Callable[[Progress], None]) -> Answer:
         with suppress(OSError):
             self._path(step, "status").unlink(missing_ok=True)
         with _Log(self._path(step, "log")) as log, _program(step) as program:

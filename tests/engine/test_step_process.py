@@ -186,6 +186,23 @@ def test_run_extends_the_lease_by_the_time_limit_and_the_lease(home: Path) -> No
     assert before + 560 <= found.expires_at <= time.time() + 560
 
 
+def test_run_beside_a_longer_step_of_its_group_keeps_the_lease_of_that_one(home: Path) -> None:
+    process, expires = StepProcess(home, "run", 60), int(time.time()) + 560
+    long = replace(
+        step(f"cd {quote(str(home))}; touch runs; until [ -e ended ]; do sleep 0.01; done", 500, "a"), group="start"
+    )
+    short = replace(step(f"touch {quote(str(home / 'ended'))}", 10, "b"), group="start")
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(process.run, long, stop=lambda: False, on_progress=print)
+        wait_until((home / "runs").exists, "the long step")
+        assert process.run(short, stop=lambda: False, on_progress=print).ok
+
+        found = lock_file.parse((home / "lock" / "held").read_text())
+        assert answer.result(10).ok
+    assert found is not None
+    assert found.expires_at >= expires
+
+
 def test_run_while_another_step_holds_the_stage_is_busy(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import fcntl
 
