@@ -147,7 +147,8 @@ nft add rule inet moment outbound tcp sport 22 tcp flags '&' rst == 0 drop
 """
 #: Drops every packet of SSH, or answers every one with a reset; visitors notice nothing.
 DROP_SSH, RESET_SSH = _CUT_SSH % "drop", _CUT_SSH % "reject with tcp reset"
-#: Ends the established connections of the deploy user.
+#: Finds the established connections of the deploy user; ends them.
+SESSIONS = "pgrep -u deploy -x sshd-session || pgrep -u deploy -x sshd"
 CLOSE_SSH = "pkill -KILL -u deploy -x sshd-session || pkill -KILL -u deploy -x sshd || :"
 
 

@@ -32,6 +32,7 @@ from tests.deploy.moments import (
     RESET_SSH,
     RESTORE,
     ROLLBACK,
+    SESSIONS,
     Agreed,
     Moment,
     Operation,
@@ -231,9 +232,8 @@ def test_workstation_killed(arena: Arena, moment: Moment) -> None:
     with hit(arena, moment) as fault:
         KILL(fault.task)
         end_task(fault.task)
-        if not moment.step:
-            # The killed process may have sent the start of its run, which has not begun on the host.
-            time.sleep(1)
+        # The killed process may have sent the start of a run that has not begun on the host.
+        wait_until(lambda: arena.host.sh(SESSIONS, check=False).returncode, "the end of its SSH sessions", pause=0.1)
         run = concluded(arena, fault, LEASE_SECONDS + 10)
     assert_ended_alone(run, moment)
 
