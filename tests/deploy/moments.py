@@ -49,16 +49,16 @@ class Operation:
 
 
 _COLORS = ("backend.start", "frontend.start", "backend.cutover", "frontend.cutover", "verify")
-_RESTORE = ("maintenance.on", "stop", "backup", "database", "uploads", *_COLORS[:2], "verify", "maintenance.off")
+_RESTORE = ("maintenance.on", "stop", "backup", "database", "uploads", *_COLORS[:2], "verify")
 DEPLOY = Operation("deploy", ("lock", "backup", "pull"), _COLORS, ("drain", "record"))
 ROLLBACK = Operation("rollback", ("lock",), _COLORS, ("drain", "record"))
-RESTORE = Operation("restore", ("lock", "check"), _RESTORE, ("record",))
+RESTORE = Operation("restore", ("lock", "check"), _RESTORE, ("maintenance.off", "record"))
 OPERATIONS = (DEPLOY, ROLLBACK, RESTORE)
 
 #: Parts of a second after the event of a moment: while a step runs, and right after it.
 _DELAYS = {"started": 0.25, "done": 0.03}
 #: The workstation connects, observes and plans during its first second. It has no run on the host yet.
-_OBSERVING = (0.0, 0.3, 0.5, 0.7)
+_OBSERVING = (0.1, 0.3, 0.5, 0.7)
 
 
 @dataclass(frozen=True)

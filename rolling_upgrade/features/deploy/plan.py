@@ -59,7 +59,7 @@ def plan_deploy(state: HostState, spec: DeploySpec, rollout: RolloutPolicy) -> P
         acquire=(acquire(spec, rollout),),
         prepare=builder.prepare(),
         steps=builder.steps(new_site),
-        finalize=(builder.drain(leftovers), recording),
+        finalize=(*(spec.data.after if spec.data else ()), builder.drain(leftovers), recording),
         abort=(record_failure(app.home, record),),
         home=app.home,
         environment=spec.environment,

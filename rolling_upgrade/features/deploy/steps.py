@@ -72,7 +72,7 @@ class DataSteps:
     Attributes:
         prepare: steps without an effect for visitors.
         before: steps before the steps of the services.
-        after: steps after the steps of the services.
+        after: final steps, which are not undone: visitors write to the former data from then on.
         cleanup: shell text that deletes the former data after the record.
         note: the line of the plan about the data.
     """
@@ -182,7 +182,6 @@ class StepBuilder:
             *(step for wave in later for step in (*map(self._start, wave), *map(self._cutover, wave))),
             self._verify(),
             *page.turn_off(self._state, self._app, self._spec.page),
-            *self._data.after,
         )
 
     def _site(self) -> Step:

@@ -186,9 +186,12 @@ def plan_restore(state: HostState, spec: RestoreSpec, rollout: RolloutPolicy) ->
             *data.replace_data(),
             *(_start_color(app, app.service(container.service), container.color) for container in containers),
             _verify(app, containers),
-            *down,
         ),
-        finalize=(record_success(app.home, record, cleanup=cleanup),),
+        # Not undone: visitors write to the restored data as soon as the page is off.
+        finalize=(
+            *down,
+            record_success(app.home, record, cleanup=cleanup),
+        ),
         abort=(record_failure(app.home, record),),
         home=app.home,
         environment=spec.environment,

@@ -54,8 +54,11 @@ def test_plan_restore_has_the_steps_in_order() -> None:
         "backend.start",
         "frontend.start",
         "verify",
-        "maintenance.off",
     ]
+
+
+def test_plan_restore_is_not_undone_once_visitors_can_write_to_the_restored_data() -> None:
+    assert [step.id for step in plan().finalize] == ["maintenance.off", "record"]
 
 
 @pytest.mark.parametrize(("database", "files", "left_out"), [(True, False, "uploads"), (False, True, "database")])

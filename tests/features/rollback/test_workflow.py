@@ -159,6 +159,8 @@ def test_plan_with_data_stops_the_writers_before_backup_and_restore() -> None:
     assert plan.prepare[0].id == "check"
     assert ids(plan)[:5] == ["maintenance.on", "stop", "backup", "database", "backend.start"]
     assert ids(plan)[-2:] == ["maintenance.off", "drain"]
+    # Not undone: visitors write to the data as soon as the page is off.
+    assert [step.id for step in plan.finalize] == ["maintenance.off", "drain", "record"]
 
 
 def test_plan_with_data_starts_services_one_by_one_each_with_its_alias() -> None:
