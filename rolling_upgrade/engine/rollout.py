@@ -6,11 +6,13 @@ An error on one host becomes that host's line in the summary. The work on the ot
 from __future__ import annotations
 
 import math
+import signal
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from rolling_upgrade.engine import locking, observation
 from rolling_upgrade.engine.executor import RunContext
@@ -99,7 +101,7 @@ def roll_out(
     changed = [host_run for host_run in host_runs if not host_run.plan.empty]
     phases = _Rollout(replan, rollout, context, messages, engine, is_alone=len(changed) == 1)
     outcomes = [_outcome(host_run, HostResult.UNCHANGED, 0) for host_run in host_runs if host_run.plan.empty]
-    try:
+    with closing(phases), phases.interrupts:
         locked = phases.lock_all(changed)
         outcomes += [each for each in locked if isinstance(each, HostOutcome)]
         running = [each for each in locked if isinstance(each, _Locked)]
@@ -108,8 +110,6 @@ def roll_out(
         if failed:
             return [*outcomes, *failed, *(phases.not_started(each) for each in prepared)]
         return [*outcomes, *phases.upgrade(prepared)]
-    finally:
-        phases.close()
 
 
 class Messages(Protocol):
@@ -153,6 +153,7 @@ class _Rollout:
         self._replan, self._rollout, self._context, self._messages = replan, rollout, context, messages
         self._engine, self._is_alone = engine, is_alone
         self._offers: dict[str, ExitStack] = {}
+        self.interrupts = Interrupts(context)
 
     def close(self) -> None:
         """Stop to offer images."""
@@ -255,6 +256,7 @@ class _Rollout:
         stopped = False
         for batch in split_batches(list(by_name), self._rollout.batch):
             group = [by_name[name] for name in batch]
+            self.interrupts.handle()
             if stopped or self._context.cancelled.is_set():
                 outcomes += [self.not_started(each) for each in group]
                 continue
@@ -289,22 +291,51 @@ class _Rollout:
             return []
         with ThreadPoolExecutor(max_workers=max(1, self._rollout.parallel)) as pool:
             futures = [pool.submit(work_on, host) for host in hosts]
-            wait_for_all(futures, self._context)
+            wait_for_all(futures, self.interrupts)
             return [future.result() for future in futures]
 
 
-def wait_for_all(futures: Sequence[Future[R]], context: RunContext) -> None:
-    """Wait for all futures. The first Ctrl-C cancels the run; later ones only report that the undo is running."""
+class Interrupts:
+    """Receives Ctrl-C, SIGTERM and SIGHUP while a run goes on, in whichever code they arrive.
+
+    As an exception, a signal between two waits would end this process without a word to the hosts, and in a callback
+    of the interpreter it would be lost. The handler only counts, because it interrupts code that may hold a lock.
+    """
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._received = self._handled = 0
+        self._former: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+            self._former = {number: signal.signal(number, self._receive) for number in numbers}
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    def _receive(self, *_: object) -> None:
+        self._received += 1
+
+    def handle(self) -> None:
+        """Cancel the run after the first signal; later ones only report that the undo is running."""
+        while self._handled < self._received:
+            self._handled += 1
+            if self._context.cancelled.is_set():
+                self._context.emit(Phase.NOTE, "already stopping: still undoing the completed steps")
+            else:
+                self._context.emit(Phase.NOTE, "stopping: undoing the completed steps first")
+                self._context.cancelled.set()
+
+
+def wait_for_all(futures: Sequence[Future[R]], interrupts: Interrupts) -> None:
+    """Wait for all futures, and handle signals meanwhile."""
     pending = set(futures)
     while pending:
-        try:
-            _, pending = wait(pending, timeout=0.2)
-        except KeyboardInterrupt:
-            if context.cancelled.is_set():
-                context.emit(Phase.NOTE, "already stopping: still undoing the completed steps")
-            else:
-                context.emit(Phase.NOTE, "stopping: undoing the completed steps first")
-                context.cancelled.set()
+        _, pending = wait(pending, timeout=0.2)
+        interrupts.handle()
 
 
 def _from_end(host_run: HostRun, end: RunEnd) -> HostOutcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -46,8 +47,8 @@ class NoMessages:
         return None, Channels(), ()
 
 
-def go(scene: Scene, *members: HostRun, batch: str = "100%") -> list[HostOutcome]:
-    return roll_out(members, fail_on_replan, rollout(batch), scene.context, NoMessages(), bytes)
+def go(scene: Scene, *members: HostRun, batch: str = "100%", messages: NoMessages | None = None) -> list[HostOutcome]:
+    return roll_out(members, fail_on_replan, rollout(batch), scene.context, messages or NoMessages(), bytes)
 
 
 def results(outcomes: Iterable[HostOutcome]) -> dict[str, HostResult]:
@@ -238,20 +239,40 @@ def test_roll_out_truncated_observation_releases_the_locks_of_others(scene: Scen
 def test_wait_for_all_first_ctrl_c_cancels_and_the_second_is_only_reported(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    presses = iter([KeyboardInterrupt, KeyboardInterrupt])
+    presses = iter([signal.SIGINT, signal.SIGTERM])
 
     def wait(pending: set[Future[None]], timeout: float) -> tuple[set[Future[None]], set[Future[None]]]:
         press = next(presses, None)
-        if press is not None:
-            raise press
-        return pending, set()
+        if press is None:
+            return pending, set()
+        signal.raise_signal(press)
+        return set(), pending
 
     monkeypatch.setattr(rolling, "wait", wait)
 
-    rolling.wait_for_all([Future()], scene.context)
+    interrupts = rolling.Interrupts(scene.context)
+    with interrupts:
+        rolling.wait_for_all([Future()], interrupts)
 
     assert scene.context.cancelled.is_set()
     assert [title.partition(":")[0] for title in scene.titles(Phase.NOTE)] == ["stopping", "already stopping"]
+
+
+class Interrupting(NoMessages):
+    """The operator presses Ctrl-C between the phases, while no host is waited for."""
+
+    def started(self, host_runs: Sequence[HostRun]) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_roll_out_interrupted_between_its_phases_cancels_the_run_on_its_hosts(scene: Scene) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+
+    outcomes = go(scene, scene.host_run("web1"), scene.host_run("web2"), messages=Interrupting())
+
+    assert set(results(outcomes).values()) == {HostResult.NOT_STARTED}
+    assert [scene.calls(name)[-1] for name in ("web1", "web2")] == ["unlock", "unlock"]
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_roll_out_unexpected_error_ends_the_run_on_one_host_only(scene: Scene) -> None:
