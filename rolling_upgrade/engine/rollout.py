@@ -186,7 +186,8 @@ class _Rollout:
                 return _outcome(host_run, HostResult.UNCHANGED, 0)
             remote = self._start(host_run, attempt)
             end = remote.wait_for(LOCKED)
-            if end is None:
+            if end is None or LOCKED in remote.reached:
+                # A run that has ended by now has an outcome, like every run that has begun.
                 return _Locked(host_run, remote)
             if not end.observation:
                 return end.raised or Interrupted(f"{host_run.name}: interrupted before anything was changed.")

@@ -12,8 +12,10 @@ import pytest
 from rolling_upgrade.engine import lock_file, remote_run
 from rolling_upgrade.engine import rollout as rolling
 from rolling_upgrade.engine.host import Answer
+from rolling_upgrade.engine.host_run import RunEnd
 from rolling_upgrade.engine.model import Channels, HostResult, HostState, Phase
 from rolling_upgrade.engine.plan import Plan
+from rolling_upgrade.engine.remote_run import RemoteRun
 from rolling_upgrade.engine.rollout import HostOutcome, HostRun, roll_out
 from rolling_upgrade.errors import (
     ConnectionDropped,
@@ -153,6 +155,23 @@ def test_roll_out_failed_preparation_stops_all_hosts_at_the_barrier(scene: Scene
     }
     assert not [entry for entry in scene.log if entry.endswith(tuple(STEPS))]
     assert {"web1 unlock", "web3 unlock", "web2 step abandon"} <= set(scene.log)
+
+
+def test_roll_out_single_host_that_ends_before_its_lock_is_noticed_has_an_outcome(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A single host prepares at once. After a lost connection, its lock and its end arrive together."""
+    wait_for = RemoteRun.wait_for
+
+    def late(remote: RemoteRun, state: str) -> RunEnd | None:
+        remote.end()
+        return wait_for(remote, state)
+
+    monkeypatch.setattr(RemoteRun, "wait_for", late)
+
+    [outcome] = go(scene, scene.host_run("web1", step_backup=FAILS))
+
+    assert (outcome.summary.result, "it broke" in outcome.summary.cause) == (HostResult.UNDONE, True)
 
 
 def test_roll_out_no_host_continues_before_all_are_prepared(scene: Scene) -> None:
