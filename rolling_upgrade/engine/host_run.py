@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from rolling_upgrade.engine import executor, lock_file, locking
+from rolling_upgrade.engine import executor, history, lock_file, locking
 from rolling_upgrade.engine.executor import RunContext, StepRunner
 from rolling_upgrade.engine.host import Host, LocalHost
 from rolling_upgrade.engine.journal import END, GO, PREPARE, Journal, Words
@@ -42,6 +42,8 @@ from rolling_upgrade.errors import (
 LOCKED, PREPARED = "locked", "prepared"
 #: How long the workstation may take to show that it has received the end of a run: longer than it reconnects.
 SEEN_SECONDS = 75.0
+#: The bytes of the host's history that may have the release of a killed run.
+_HISTORY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,10 @@ class HostRun:
             if plan.finalize and plan.finalize[-1].id in done:
                 return RunEnd(plan.result)
             if lost := self.runner.renew():
+                if self._is_recorded():
+                    # The last step also cleans up, after it has released the lock.
+                    self.context.emit(Phase.DONE, plan.result.value, plan.host)
+                    return RunEnd(plan.result)
                 return _end(HostResult.UNKNOWN, self._lost(lost))
             if plan.steps and all(step.id in done for step in plan.steps):
                 return self._finalize(0.0)
@@ -177,6 +183,16 @@ class HostRun:
         except RollingError as error:
             return _end(HostResult.UNKNOWN, error)
         return _end(HostResult.UNDONE, cause)
+
+    def _is_recorded(self) -> bool:
+        """Whether the newest part of the host's history has the release of this run as good."""
+        try:
+            with Path(history.history_file(self.document.plan.home)).open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _HISTORY_BYTES))
+                releases = history.parse(file.read().decode(errors="replace"))
+        except (OSError, ValueError):
+            return False
+        return any(release.id == self.document.plan.run_id and release.good for release in releases)
 
     def _lock(self) -> RunEnd | None:
         """Acquire the lock and observe the host. Return the end of a run that cannot continue."""

@@ -225,6 +225,20 @@ def test_execute_again_after_all_steps_records_the_release(home: Path) -> None:
     assert (held(home), outcome(home)) == (False, "good")
 
 
+def test_execute_again_after_a_kill_while_the_recorded_run_cleaned_up_is_good(home: Path) -> None:
+    made = plan(home)
+    assert made.record is not None
+    record = record_success(str(home), made.record, cleanup=script(f"touch {home}/now; sleep 60"))
+    made = replace(made, finalize=(record,))
+    killed_at(home, made, "record")
+    assert not held(home)
+
+    end, done = execute(document(made))
+
+    assert (end.result, end.error, done) == (HostResult.UPGRADED, "", ["backup", "a", "b"])
+    assert (held(home), outcome(home)) == (False, "good")
+
+
 def preparation(home: Path, **scripts: str) -> Plan:
     """Return a plan of setup: the same steps without a lock, an undo and a record."""
     made = plan(home, **scripts)
