@@ -246,7 +246,12 @@ def undo_all(parts: list[Script]) -> Script:
 
 def _run_shielded(runner: StepRunner, plan: Plan, step: Step) -> None:
     """Run a step of the undo, which nothing stops."""
-    _check_answer(plan, step, runner.run(step, stop=_never, on_progress=lambda _: None))
+    try:
+        answer = runner.run(step, stop=_never, on_progress=lambda _: None)
+    except Exception as error:
+        # A host without memory or processes cannot start the step.
+        raise as_rolling_error(plan, error) from error
+    _check_answer(plan, step, answer)
 
 
 def _record_failure(

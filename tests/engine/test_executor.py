@@ -93,6 +93,15 @@ def test_apply_failing_undo_is_recorded_and_raises_undo_failed(scene: Scene) -> 
     assert "run_outcome=undo-failed" in host.texts["step abandon"]
 
 
+def test_apply_undo_that_cannot_start_raises_undo_failed_and_is_recorded(scene: Scene) -> None:
+    host = scene.host(step_b=[Answer(1, "it broke")], step_undo=[BlockingIOError("no more processes")])
+
+    with pytest.raises(UndoFailed, match="no more processes"):
+        apply(scene, host)
+
+    assert "run_outcome=undo-failed" in host.texts["step abandon"]
+
+
 def test_apply_after_a_lost_lock_stops_without_undo(scene: Scene) -> None:
     host = scene.host(step_b=[Answer(lock_file.LOST_STATUS, "the lock was taken over:\nowner=bob")])
 
