@@ -237,7 +237,7 @@ def host_summaries(rows: Mapping[str, HostSummary | HostUnreachable]) -> tuple[H
 
 
 def _summary(environment: str, spec: ApplySpec, hosts: tuple[HostSummary, ...], seconds: float) -> Summary:
-    failed = [row.host for row in hosts if row.result is HostResult.UNKNOWN]
+    failed = [row.host for row in hosts if row.result in {HostResult.UNKNOWN, HostResult.NOT_STARTED}]
     changed = [row for row in hosts if row.result is spec.result]
     message = f"{len(changed)} {spec.result.value}." if changed else spec.unchanged
     if failed:

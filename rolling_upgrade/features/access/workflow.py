@@ -240,7 +240,7 @@ def _summary(
         warnings.insert(0, f"hosts outside of --hosts are not synced. Next: {sync_all}")
     if lines:
         lines.append(f"Next: revoke it with {PROGRAM} access.revoke in the other environment, or delete it by hand")
-    behind = [row.host for row in hosts if row.result is HostResult.UNKNOWN]
+    behind = [row.host for row in hosts if row.result in {HostResult.UNKNOWN, HostResult.NOT_STARTED}]
     if behind:
         option = " --exclusive" if exclusive else ""
         lines.append(f"{', '.join(behind)}: not synced; the keys there are unchanged.")

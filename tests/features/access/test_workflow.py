@@ -8,7 +8,10 @@ import re
 import pytest
 
 from rolling_upgrade.engine.host import Answer
+from rolling_upgrade.engine.host_run import RunEnd
+from rolling_upgrade.engine.model import HostResult
 from rolling_upgrade.errors import ConfigError, ExitCode, HostUnreachable, PreflightError
+from rolling_upgrade.features import apply
 from rolling_upgrade.features.access.workflow import grant, revoke, show, sync
 from tests.support.local_fleet import answer_with
 from tests.support.project import Project
@@ -71,6 +74,21 @@ def test_grant_adds_the_key_to_every_host_and_revoke_removes_it(project: Project
     assert revoke("demo", "bob", root=project.root, force=True) is ExitCode.DONE
     assert all(ed25519(1) in text and ed25519(2) not in text for text in keys.files.values())
     assert (project.root / "deploy/authorized_keys/demo/revoked/bob.pub").exists()
+
+
+def test_revoke_that_a_host_refuses_beside_another_run_names_the_host(
+    project: Project, keys: Keys, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert grant("demo", "bob", ed25519(2), root=project.root, force=True) is ExitCode.DONE
+    capsys.readouterr()
+    refused = RunEnd(HostResult.NOT_STARTED, error="LockHeld", message="another run prepares the host")
+    monkeypatch.setattr(apply, "_execute", lambda *_: refused)
+
+    assert revoke("demo", "bob", root=project.root, force=True) is ExitCode.FAILED
+
+    output = capsys.readouterr().out
+    assert "web1, web2: not synced; the keys there are unchanged." in output
+    assert "Nothing to do" not in output
 
 
 def test_dry_run_writes_neither_directory_nor_hosts(project: Project, keys: Keys) -> None:

@@ -7,7 +7,10 @@ import re
 import pytest
 
 from rolling_upgrade.engine.host import Answer
+from rolling_upgrade.engine.host_run import RunEnd
+from rolling_upgrade.engine.model import HostResult
 from rolling_upgrade.errors import ConfigError, ExitCode, HostUnreachable, PreflightError
+from rolling_upgrade.features import apply
 from rolling_upgrade.features.setup.workflow import setup, teardown
 from tests.support.host_engine import step_of
 from tests.support.local_fleet import answer_with
@@ -99,6 +102,19 @@ def test_setup_whose_resource_is_still_missing_afterwards_is_partly_done(
     assert setup("demo", root=project.root, force=True) is ExitCode.PARTLY_DONE
 
     assert "linger for" in capsys.readouterr().out
+
+
+def test_setup_that_a_host_refuses_beside_another_run_does_not_claim_that_it_is_prepared(
+    project: Project, hosts: Hosts, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused = RunEnd(HostResult.NOT_STARTED, error="LockHeld", message="another run prepares the host")
+    monkeypatch.setattr(apply, "_execute", lambda *_: refused)
+
+    assert setup("demo", root=project.root, force=True) is ExitCode.FAILED
+
+    output = capsys.readouterr().out
+    assert "web1, web2: setup failed." in output
+    assert "Nothing to do" not in output
 
 
 def test_setup_unreachable_host_prevents_every_change(project: Project, hosts: Hosts) -> None:
