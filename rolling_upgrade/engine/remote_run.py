@@ -38,6 +38,14 @@ WAIT_EVERY_SECONDS = 5.0
 #: Exit statuses of the starting script: the engine is missing; its content is not the expected one; no Python 3.10; the
 #: run was started before, and its journal is gone.
 NO_ENGINE_STATUS, DAMAGED_STATUS, NO_PYTHON_STATUS, NO_JOURNAL_STATUS = 47, 48, 49, 50
+#: Sets `scope` to the command that takes the executor out of its login session, if the end of the session ends its
+#: processes. Source: logind.conf(5), KillUserProcesses; loginctl(1): show-session without an id shows the manager.
+_SCOPE = """\
+scope=''
+case $(loginctl show-session --property=KillUserProcesses 2>/dev/null) in *=yes)
+  scope='systemd-run --quiet --collect --scope'
+  if [ "$(id -u)" -ne 0 ]; then scope="$scope --user"; fi ;;
+esac"""
 #: The most bytes of events that a host may send.
 _MOST_BYTES = 64 << 20
 #: How often a run is started again after its executor was killed on the host.
@@ -345,7 +353,9 @@ fi
 if [ ! -e {quote(f"{run}/events.jsonl")} ]; then
   printf %s {quote(encoded)} | write {quote(f"{run}/plan.json")}
 fi
-exec python3 -I {quote(own)} run {quote(home)} {quote(plan.run_id)} {position} <&3
+{_SCOPE}
+# shellcheck disable=SC2086
+exec $scope python3 -I {quote(own)} run {quote(home)} {quote(plan.run_id)} {position} <&3
 """
     return Script(text, (encoded,))
 

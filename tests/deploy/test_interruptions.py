@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -66,6 +67,23 @@ def intrude(host: Host, user: str, word: str) -> list[str]:
     script = _INTRUDE.replace("RUN", run).replace("WORD", word)
     command = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups", "sh", "-c", script]
     return [line.replace(run, "RUN") for line in host.sh(shell_join(*command), check=False).stdout.splitlines()]
+
+
+@pytest.mark.extended
+def test_deploy_survives_a_logout_that_ends_all_processes_of_its_session(site: Site) -> None:
+    host = site.lab.hosts[0]
+    drop_in = "/etc/systemd/logind.conf.d/kill.conf"
+    host.sh(f"mkdir -p {Path(drop_in).parent}; printf '[Login]\\nKillUserProcesses=yes\\n' > {drop_in}")
+    host.sh("systemctl restart systemd-logind")
+    site.edit_rollout(bake_seconds=5)
+    try:
+        kill(start_until_step(site, "backend.cutover", "deploy", "--tag", "v2"))
+        ended = "! loginctl list-sessions --no-legend | grep -w deploy | grep -v -e manager"
+        wait_until(lambda: host.sh(ended, check=False).returncode == 0, "the end of the session")
+        code, followed = site.run("attach", "--hosts", "web1")
+    finally:
+        host.sh(f"rm {drop_in}; systemctl restart systemd-logind")
+    assert (code, "web1 upgraded" in followed, site.version(host)) == (0, True, "v2"), followed
 
 
 def test_deploy_whose_workstation_is_killed_before_go_is_ended_by_the_host_within_its_lease(site: Site) -> None:
