@@ -80,15 +80,19 @@ _PERIODIC = 'APT::Periodic::Update-Package-Lists "1";\nAPT::Periodic::Unattended
 
 
 def python() -> Resource:
-    """The interpreter of the executor, which runs the other steps on the host."""
-    is_recent = "python3 -I -c 'import sys; sys.exit(sys.version_info < (3, 10))'"
+    """The interpreter of the executor, which runs the other steps on the host, with its whole library.
+
+    Source: Debian's package python3-minimal has neither json nor concurrent.futures.
+    """
+    is_complete = "python3 -I -c 'import concurrent.futures, json, sys; sys.exit(sys.version_info < (3, 10))'"
+    is_minimal = "python3 -I -c 'import sys; sys.exit(sys.version_info < (3, 10))'"
     return Resource(
         PYTHON,
         "python3, which executes the other steps",
-        is_recent,
+        is_complete,
         script(install_packages(["python3"])),
         "install Python 3.10 or later",
-        possible="! command -v python3 && command -v apt-get",
+        possible=f"command -v apt-get && {{ ! command -v python3 || {is_minimal}; }}",
     )
 
 

@@ -45,6 +45,22 @@ def values(programs: Programs, **now: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("body", "state"),
+    [
+        ("exit 0", "ok"),
+        ('case $3 in *json*) echo "No module named json" >&2; exit 1 ;; esac', "drift"),
+        ("exit 1", "hand"),
+    ],
+    ids=["complete", "minimal", "old"],
+)
+def test_python_without_its_library_is_installed(body: str, state: str, programs: Programs) -> None:
+    programs.add("python3", body)
+    programs.add("apt-get")
+
+    assert sh(check((system.python(),)), path=programs.path).stdout == f"python {state}\n"
+
+
+@pytest.mark.parametrize(
     ("file_max", "swappiness", "written"),
     [
         (9223372036854775807, 60, "vm.swappiness = 10\n"),
