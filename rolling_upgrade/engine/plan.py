@@ -110,12 +110,6 @@ class Plan:
         """Whether the run holds the host's lock."""
         return bool(self.acquire)
 
-    @property
-    def longest_seconds(self) -> float:
-        """The longest duration of the steps and of their undo, which undoes one step after the other."""
-        forward = sum(max(step.timeout_seconds for step in group) for group in step_groups(self.steps))
-        return forward + sum(step.timeout_seconds for step in self.steps)
-
 
 def target(plans: Iterable[Plan]) -> str:
     """The tags of the changed services, or the restored backup; '' when no service changes."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from rolling_upgrade.engine import lock_file, progress
+from rolling_upgrade.engine.executor import TIMED_OUT_STATUS
 from rolling_upgrade.engine.host import Answer, Cancelled
 from rolling_upgrade.engine.plan import Step
 from rolling_upgrade.engine.progress import Progress
@@ -27,8 +28,6 @@ from rolling_upgrade.engine.shell import ENVIRONMENT
 
 #: A step that ended with a higher status was ended by a signal.
 _SIGNALLED_STATUS = 128
-#: Exit status of a step that ran longer than its time limit. Source: timeout(1).
-TIMED_OUT_STATUS = 124
 #: The bytes of a step's output in its answer.
 OUTPUT_BYTES = 65_536
 #: The size of a log at which it is cut to its newest bytes, and how many of them stay.
@@ -187,11 +186,8 @@ class _Log:
 
     def tail(self) -> str:
         """Return the last OUTPUT_BYTES of the output."""
-        return self._end(OUTPUT_BYTES).decode(errors="replace")
-
-    def _end(self, most: int) -> bytes:
         size = os.fstat(self.handle).st_size
-        return os.pread(self.handle, most, max(0, size - most))
+        return os.pread(self.handle, OUTPUT_BYTES, max(0, size - OUTPUT_BYTES)).decode(errors="replace")
 
     def _cut(self, size: int) -> None:
         kept = os.pread(self.handle, KEPT_BYTES, size - KEPT_BYTES)

@@ -16,12 +16,13 @@ from pathlib import Path
 import pytest
 
 from rolling_upgrade.engine import lock_file, step_process
+from rolling_upgrade.engine.executor import TIMED_OUT_STATUS
 from rolling_upgrade.engine.host import Answer, Cancelled
 from rolling_upgrade.engine.model import Lock
 from rolling_upgrade.engine.plan import Step
 from rolling_upgrade.engine.progress import Progress
 from rolling_upgrade.engine.shell import Script, quote, script
-from rolling_upgrade.engine.step_process import TIMED_OUT_STATUS, StepProcess
+from rolling_upgrade.engine.step_process import StepProcess
 from tests.hostile.hosts import wait_until
 from tests.support.shell import sh
 

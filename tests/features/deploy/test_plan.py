@@ -329,15 +329,6 @@ def test_network_is_created_once_before_any_start() -> None:
     assert creating == ["pull"]
 
 
-def test_longest_duration_counts_the_longest_start_and_an_undo_of_every_step() -> None:
-    result = plan(UP)
-    seconds = {step.id: step.timeout_seconds for step in result.steps}
-
-    assert result.longest_seconds == 2 * sum(seconds.values()) - min(
-        seconds["backend.start"], seconds["frontend.start"]
-    )
-
-
 def test_prepare_backs_up_and_pulls_only_changed_images() -> None:
     result = plan(with_containers(outdated(backend()), container(frontend())))
 
