@@ -85,14 +85,14 @@ def _reasons(service: ServicePlan) -> Iterator[str]:
         yield f"    environment keys: {one_line(', '.join(service.env_changes))}"
 
 
-def _stages(plan: Plan) -> tuple[tuple[str, tuple[Step, ...]], ...]:
+def _sections(plan: Plan) -> tuple[tuple[str, tuple[Step, ...]], ...]:
     return (("lock", plan.acquire), ("prepare", plan.prepare), ("run", plan.steps), ("finish", plan.finalize))
 
 
 def _step_titles(plan: Plan) -> Iterator[str]:
     rows = [
-        ("", stage if at == 0 else "", title)
-        for stage, steps in _stages(plan)
+        ("", section if at == 0 else "", title)
+        for section, steps in _sections(plan)
         for at, title in enumerate(title for group in step_groups(steps) for title in _group_titles(group))
     ]
     yield from table(rows)
@@ -104,11 +104,11 @@ def _group_titles(group: Sequence[Step]) -> list[str]:
 
 
 def _script_lines(plan: Plan) -> Iterator[str]:
-    for stage, steps in _stages(plan):
+    for section, steps in _sections(plan):
         for group in step_groups(steps):
             for step in group:
                 others = " and ".join(other.id for other in group if other is not step)
-                yield from _step_lines(f"{stage}, at the same time as {others}" if others else stage, step)
+                yield from _step_lines(f"{section}, at the same time as {others}" if others else section, step)
     for step in plan.abort:
         yield from _step_lines("after an undo", step)
 

@@ -121,7 +121,7 @@ class JsonReporter(Reporter):
 
 def plan_json(plan: Plan, *, scripts: bool) -> dict[str, Any]:
     """Return the JSON object of one host's plan."""
-    stages = {
+    sections = {
         "lock": plan.acquire,
         "prepare": plan.prepare,
         "steps": plan.steps,
@@ -136,7 +136,7 @@ def plan_json(plan: Plan, *, scripts: bool) -> dict[str, Any]:
         "empty": plan.empty,
         "services": [_service_json(service) for service in plan.services],
         "notes": plan.notes,
-        **{name: [_step_json(step, scripts=scripts) for step in steps] for name, steps in stages.items()},
+        **{name: [_step_json(step, scripts=scripts) for step in steps] for name, steps in sections.items()},
     }
 
 

@@ -43,7 +43,7 @@ class RunContext:
         lease_seconds: how long a host's lock outlasts each step.
         on_event: receives every event.
         clock: gives Unix seconds.
-        cancelled: set by Ctrl-C.
+        cancelled: set by Ctrl-C; on a host by the word `cancel`.
         offer: serves the images of a step to its host while the context is open, and returns the shell text that
             comes before the step's script.
     """
@@ -72,7 +72,7 @@ class StepRunner(Protocol):
 def run_step(
     runner: StepRunner, plan: Plan, step: Step, context: RunContext, stop: Callable[[], bool] | None = None
 ) -> Answer:
-    """Run one step to its end. `stop` ends it early; by default, Ctrl-C does.
+    """Run one step to its end. `stop` ends it early; by default, a cancelled run does.
 
     Raises:
         StepFailed: the step failed.

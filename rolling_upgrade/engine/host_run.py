@@ -56,7 +56,7 @@ class RunDocument:
         app: the application's name.
         lease_seconds: how long the lock outlasts each step, and how long the host waits for its workstation.
         attempt: counts the plans of one run: the host may change between its observation and its lock.
-        notice: the message at the end, without its end, that the host sends if its workstation is gone.
+        notice: the message about the end of the run, without the outcome; the host sends it if its workstation is gone.
         channels: the channels of that message.
         secrets: the texts to mask in that message, beside those of the channels.
         seen_seconds: how long the host waits for `seen` before it sends that message.
@@ -111,15 +111,15 @@ _ERRORS: Mapping[str, type[RollingError]] = {
 
 
 class Runner(StepRunner, Protocol):
-    """Runs steps, and extends the lease of their lock."""
+    """Runs steps, and extends the lease of the lock that they need."""
 
     def renew(self, seconds: float = 0.0) -> str:
         """Extend the lease; return '', or a text that names the holder that took the lock over."""
 
 
 @dataclass(frozen=True)
-class HostRun:
-    """One run on this host.
+class RunExecutor:
+    """The executor of one run on this host.
 
     Attributes:
         document: what the workstation sent.
@@ -143,7 +143,7 @@ class HostRun:
             if (refused := self._lock()) is not None:
                 return refused
             self.announce(LOCKED)
-            return self._prepared() or self._changed()
+            return self._prepare() or self._change()
         except Exception as error:  # noqa: BLE001 - a defect must end the run with a result
             return _end(HostResult.UNKNOWN, executor.as_rolling_error(self.document.plan, error))
 
@@ -223,7 +223,7 @@ class HostRun:
         self.context.emit(Phase.DONE, title, plan.host, step.id, self.context.clock() - began)
         return None
 
-    def _prepared(self) -> RunEnd | None:
+    def _prepare(self) -> RunEnd | None:
         """Prepare the host and wait for `go`. Return the end of a run that may not continue."""
         if not self._wait_for(PREPARE):
             return self._not_started()
@@ -267,7 +267,7 @@ class HostRun:
     def _undo(self, started: list[Step], cause: RollingError) -> None:
         executor.undo(self.runner, self.document.plan, started, self.context, cause, self.context.clock())
 
-    def _changed(self) -> RunEnd:
+    def _change(self) -> RunEnd:
         """Run the steps, and finalize or undo them."""
         plan, began = self.document.plan, self.context.clock()
         try:
@@ -321,7 +321,7 @@ def _end(result: HostResult, error: RollingError, seconds: float = 0.0) -> RunEn
     return RunEnd(result, seconds, type(error).__name__, error.message, error.next_step)
 
 
-def unreadable(journal: Journal) -> RunEnd:
+def end_without_plan(journal: Journal) -> RunEnd:
     """Return the end of a run whose plan is missing or damaged, such as one that was killed after it deleted its plan."""
     host = os.uname().nodename
     if journal.has_begun:
@@ -335,7 +335,7 @@ def unreadable(journal: Journal) -> RunEnd:
 def execute(
     document: RunDocument, journal: Journal, words: Words, on_event: Callable[[Event], None] = lambda _: None
 ) -> RunEnd:
-    """Run a document on this machine, or end a run whose executor was killed, with all events in its journal."""
+    """Execute a run on this machine, or end one whose executor was killed. Its journal gets all events."""
     plan, before = document.plan, journal.messages()
     runner = StepProcess(journal.home, plan.run_id, document.lease_seconds, is_locked=plan.is_locked)
     only = None if plan.is_locked else _exclusive(journal.home / "lock/run")
@@ -350,7 +350,7 @@ def execute(
             journal.delete_plans_of_dead_runs()
 
     context = RunContext(plan.run_id, document.lease_seconds, report, cancelled=words.cancelled)
-    run = HostRun(document, LocalHost(plan.host), runner, words, context, announce)
+    run = RunExecutor(document, LocalHost(plan.host), runner, words, context, announce)
     if not plan.is_locked and only is None:
         held = LockHeld(
             f"{plan.host}: another run prepares the host; nothing was touched", next_step="wait until it ends"

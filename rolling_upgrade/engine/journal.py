@@ -43,7 +43,7 @@ _POLL_SECONDS = 0.05
 _EXIT_SECONDS = 5.0
 #: How long a follower passes on words after the end of the run.
 _LAST_WORDS_SECONDS = 10.0
-#: How many journals of preparations root keeps.
+#: How many journals of root `tidy` keeps.
 _KEPT = 5
 #: The part of an incomplete line of control words that is kept: longer than every word.
 _LONGEST_WORD = 32
@@ -102,7 +102,7 @@ class Journal:
         return any("state" in message or "event" in message for message in self.messages())
 
     def release(self) -> None:
-        """Leave the executor to a forked child, which has the same lock."""
+        """Leave the run to a forked child, which has inherited the lock."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
@@ -185,7 +185,7 @@ class Journal:
                 os.close(handle)
 
     def open_control(self) -> int:
-        """Open the control words for reading; the file has no end, because this process could also write. Raises OSError."""
+        """Open the FIFO for reading and writing: with a writer of its own, it never reports an end. Raises OSError."""
         handle = os.open(self._control, os.O_RDWR | os.O_CLOEXEC)
         if not stat.S_ISFIFO(os.fstat(handle).st_mode):
             os.close(handle)
@@ -325,7 +325,7 @@ def _write(target: int, data: bytes) -> None:
 
 
 def tidy(home: str) -> str:
-    """Delete all journals except the newest few, then the engines that no journal uses."""
+    """Delete the older journals of root, which no deploy prunes, then the engines that no journal uses."""
     directory, engines = quote(f"{home}/journal"), quote(f"{home}/engine")
     return (
         f"find {directory} -mindepth 1 -maxdepth 1 -type d | sort -r | tail -n +{_KEPT + 1} | xargs -r rm -rf\n"

@@ -89,8 +89,9 @@ mkdir -p {quote(home + "/lock")}
 def renew(home: Path, token: str, lease_seconds: float) -> str:
     """Extend the lease of a run on this host; return '' or, if the run no longer has the lock, a text that says why.
 
-    A full or read-only disk does not stop the run: the token is still its own, and the lease keeps its former end. Nor
-    does a process that does not release the guard, until the lease ends: while it holds the guard, no run can take over.
+    Two failures do not stop the run. On a full or read-only disk, the run keeps the lock, with the former end of the
+    lease. If a process does not release the guard, the run continues until the lease ends: no other run can take over
+    without the guard.
     """
     held = home / "lock" / "held"
     with _guard(home) as guarded:

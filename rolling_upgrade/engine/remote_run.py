@@ -197,7 +197,7 @@ class Follower:
 
 
 class RemoteRun(Follower):
-    """A run that this workstation starts on one host and sends words. Any thread may call the public methods."""
+    """A run that this workstation starts on one host and controls by words. Any thread may call the public methods."""
 
     def __init__(
         self,

@@ -156,7 +156,7 @@ class _Rollout:
         self.interrupts = Interrupts(context)
 
     def close(self) -> None:
-        """Stop to offer images."""
+        """Stop offering images."""
         for offers in self._offers.values():
             offers.close()
 

@@ -131,7 +131,7 @@ def _execute(journal: Journal, control: int) -> None:
     try:
         document = _document(journal)
         if document is None:
-            end = host_run.unreadable(journal)
+            end = host_run.end_without_plan(journal)
             _delete_plan(journal)
             journal.append({END: to_plain(end)})
             return

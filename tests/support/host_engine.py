@@ -13,7 +13,7 @@ from typing import Any
 from rolling_upgrade.engine import journal
 from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.host import Answer
-from rolling_upgrade.engine.host_run import HostRun, RunDocument, RunEnd
+from rolling_upgrade.engine.host_run import RunDocument, RunEnd, RunExecutor
 from rolling_upgrade.engine.journal import CANCEL, Words
 from rolling_upgrade.engine.model import Event
 from rolling_upgrade.engine.plan import Plan, Step, step_groups
@@ -79,7 +79,7 @@ def execute(
     write(journal.FOLLOWING)
     runner = _Runner(document.plan, respond, words, interrupted)
     context = RunContext(document.plan.run_id, document.lease_seconds, report, clock, words.cancelled)
-    run = HostRun(
+    run = RunExecutor(
         document, _Host(document.plan.host, respond), runner, words, context, lambda name: write({"state": name})
     )
     try:
