@@ -5,7 +5,7 @@
     ├── PreflightError           3   a host fails a preflight check; nothing was changed
     │   └── HostUnreachable      3   no verified SSH connection to a host
     ├── LockHeld                 4   another run holds a host's lock
-    │   ├── StageBusy            4   this run has the lock, but a step of an earlier run has not ended
+    │   ├── StepRunning          4   this run has the lock, but a step of an earlier run has not ended
     │   └── LockLost             4   this run lost its lock and stopped
     ├── UndoFailed               5   the undo failed; an operator has to act
     ├── StepFailed               1   a step on a host failed
@@ -124,7 +124,7 @@ class LockHeld(RollingError):
     exit_code = ExitCode.LOCKED
 
 
-class StageBusy(LockHeld):
+class StepRunning(LockHeld):
     """This run holds the lock of a host, but a step of an earlier run is still running there."""
 
 

@@ -33,8 +33,8 @@ from rolling_upgrade.errors import (
     LockLost,
     PreflightError,
     RollingError,
-    StageBusy,
     StepFailed,
+    StepRunning,
     UndoFailed,
 )
 
@@ -104,7 +104,7 @@ class RunEnd:
 _ERRORS: Mapping[str, type[RollingError]] = {
     kind.__name__: kind
     for kind in (
-        *(RollingError, PreflightError, HostUnreachable, LockHeld, StageBusy, LockLost, StepFailed),
+        *(RollingError, PreflightError, HostUnreachable, LockHeld, StepRunning, LockLost, StepFailed),
         *(ConnectionDropped, UndoFailed, Interrupted),
     )
 }

@@ -170,7 +170,7 @@ def show(home: str) -> str:
     return f"""\
 echo "now=$(date +%s)"
 echo "executing=$({executing(home)})"
-if [ -e {stage} ] && ! flock -n {stage} true; then echo stage=yes; else echo stage=no; fi
+if [ -e {stage} ] && ! flock -n {stage} true; then echo step=yes; else echo step=no; fi
 cat {quote(home + "/lock/held")} 2>/dev/null || :"""
 
 
@@ -193,7 +193,7 @@ def is_executing(text: str) -> bool:
 
 def is_step_running(text: str) -> bool:
     """Whether a step is running, from the output of `show`."""
-    return "stage=yes" in untrusted.lines(text)
+    return "step=yes" in untrusted.lines(text)
 
 
 def parse(text: str) -> Lock | None:

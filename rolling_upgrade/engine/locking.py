@@ -16,7 +16,7 @@ from rolling_upgrade.engine.model import Application, HostState, Lock
 from rolling_upgrade.engine.plan import Step
 from rolling_upgrade.engine.shell import Script, direct, quote, sha256
 from rolling_upgrade.engine.untrusted import Malformed
-from rolling_upgrade.errors import PROGRAM, LockHeld, LockLost, PreflightError, RollingError, StageBusy, StepFailed
+from rolling_upgrade.errors import PROGRAM, LockHeld, LockLost, PreflightError, RollingError, StepFailed, StepRunning
 
 H = TypeVar("H")
 T = TypeVar("T")
@@ -86,7 +86,7 @@ def acquire(host: Host, step: Step, *, environment: str) -> Acquired:
 
     Raises:
         LockHeld: another run holds the lock.
-        StageBusy: the lock was acquired, but a step of an earlier run has not ended.
+        StepRunning: the lock was acquired, but a step of an earlier run has not ended.
         StepFailed: the lock may not have been acquired: a full disk, a host without setup.
     """
     answer = host.run(step.script, timeout_seconds=step.timeout_seconds)
@@ -111,7 +111,7 @@ def run_under_lock(
     seconds: float,
     replaceable_token: str = "",
 ) -> Answer:
-    """Run the script of `under_lock` on its host. Raises LockHeld or StageBusy if it did not run."""
+    """Run the script of `under_lock` on its host. Raises LockHeld or StepRunning if it did not run."""
     locked = under_lock(app, lock, script, seconds=seconds, replaceable_token=replaceable_token)
     answer = host.run(locked, timeout_seconds=seconds + lock_file.WAIT_SECONDS + 30)
     _check_acquired(host.name, answer, environment)
@@ -122,12 +122,12 @@ def _check_acquired(host: str, answer: Answer, environment: str) -> None:
     if answer.status == lock_file.HELD_STATUS:
         raise held_error(host, lock_file.parse(answer.output), environment, lock_file.host_time(answer.output))
     if answer.status == lock_file.BUSY_STATUS:
-        raise StageBusy(f"{host}: a step of an earlier run is still running.", next_step="try again in a minute")
+        raise StepRunning(f"{host}: a step of an earlier run is still running.", next_step="try again in a minute")
 
 
 def is_held_by_other(error: RollingError) -> bool:
     """Whether another run holds the lock, so that this run has none to release."""
-    return isinstance(error, LockHeld) and not isinstance(error, StageBusy | LockLost)
+    return isinstance(error, LockHeld) and not isinstance(error, StepRunning | LockLost)
 
 
 def held_error(host: str, lock: Lock | None, environment: str, now: int) -> LockHeld:

@@ -878,13 +878,13 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Stage:
+class StepRecord:
     """One step of a run in its host's journal, with times in Unix seconds of that host.
 
     `ended` and `status` are None for a step that never ended. `log` contains the last lines.
     """
 
-    step: str
+    id: str
     began: float
     ended: float | None = None
     status: int | None = None

@@ -238,14 +238,14 @@ def test_parse_malformed_numbers_are_zero() -> None:
     assert found == Lock("t", "?", "?", 0, "a=b", 0, 0)
 
 
-def test_show_free_host_has_no_holder_and_no_stage(home: str) -> None:
+def test_show_free_host_has_no_holder_and_no_step(home: str) -> None:
     done = sh(script(lock_file.show(home)))
 
     assert (lock_file.parse(done.stdout), lock_file.is_step_running(done.stdout), done.returncode) == (None, False, 0)
     assert lock_file.host_time(done.stdout) > 0
 
 
-def test_show_held_host_with_a_running_stage_prints_both(home: str) -> None:
+def test_show_held_host_with_a_running_step_prints_both(home: str) -> None:
     take(home, THEIRS)
 
     looked = shlex.quote(lock_file.show(home))
@@ -264,7 +264,7 @@ def test_force_release_releases_only_the_lock_of_that_holder(home: str) -> None:
     assert held(home) is None
 
 
-def test_force_release_while_a_stage_runs_is_refused(home: str) -> None:
+def test_force_release_while_a_step_runs_is_refused(home: str) -> None:
     take(home, THEIRS)
 
     text = shlex.quote(script(lock_file.force_release(home, "theirs")).text)

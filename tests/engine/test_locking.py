@@ -12,7 +12,7 @@ from rolling_upgrade.engine import lock_file, locking
 from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.engine.model import Color, HostState, Lock, ProbeResult
 from rolling_upgrade.engine.shell import Script
-from rolling_upgrade.errors import LockHeld, RollingError, StageBusy, StepFailed
+from rolling_upgrade.errors import LockHeld, RollingError, StepFailed, StepRunning
 from tests.support.sample import LOCK, application, backend
 from tests.support.scripted_host import APP, Scene
 from tests.support.states import as_wanted, container, recorded
@@ -71,10 +71,10 @@ def test_held_error_names_holder_lease_and_next_command(token: str, pid: int, sa
     assert next_step in error.next_step
 
 
-def test_acquire_with_a_busy_stage_still_holds_the_lock() -> None:
+def test_acquire_while_a_step_of_an_earlier_run_runs_still_holds_the_lock() -> None:
     host = Scene().host_run("web1", lock=[Answer(lock_file.BUSY_STATUS, "")]).host
 
-    with pytest.raises(StageBusy) as caught:
+    with pytest.raises(StepRunning) as caught:
         locking.acquire(host, locking.acquire_step(APP, LOCK, lease_seconds=90), environment="production")
 
     assert not locking.is_held_by_other(caught.value)
@@ -104,7 +104,7 @@ class Refusing:
         """Do nothing."""
 
 
-@pytest.mark.parametrize(("status", "error"), [(lock_file.HELD_STATUS, LockHeld), (lock_file.BUSY_STATUS, StageBusy)])
+@pytest.mark.parametrize(("status", "error"), [(lock_file.HELD_STATUS, LockHeld), (lock_file.BUSY_STATUS, StepRunning)])
 def test_run_under_lock_that_was_not_acquired_raises(status: int, error: type[RollingError]) -> None:
     with pytest.raises(error, match="web1: "):
         locking.run_under_lock(Refusing(status), APP, LOCK, Script("true"), environment="lab", seconds=5)
@@ -159,13 +159,13 @@ def test_basis_ignores_the_order_of_flags() -> None:
     assert locking.basis(replace(SEEN, active=(one, two))) == locking.basis(replace(SEEN, active=(two, one)))
 
 
-def test_acquire_step_takes_the_lock_then_waits_for_a_stage_then_observes() -> None:
+def test_acquire_step_takes_the_lock_then_waits_for_a_step_then_observes() -> None:
     text = locking.acquire_step(SHOP, OURS, lease_seconds=60).script.text
 
     assert text.index("lock/guard") < text.index("lock/stage") < text.index("@@facts")
 
 
-def test_acquire_step_has_time_to_wait_for_a_dead_runs_stage() -> None:
+def test_acquire_step_has_time_to_wait_for_the_step_of_a_dead_run() -> None:
     assert locking.acquire_step(SHOP, OURS, lease_seconds=60).timeout_seconds > 120
 
 

@@ -93,7 +93,7 @@ def test_roll_out_host_lost_while_locking_releases_the_others(error: Exception, 
         go(scene, scene.host_run("web1"), scene.host_run("web2", lock=[error]), scene.host_run("web3"))
 
     assert {"web1 unlock", "web3 unlock"} <= set(scene.log)
-    assert not [entry for entry in scene.log if "stage" in entry]
+    assert not [entry for entry in scene.log if "step" in entry]
 
 
 def test_roll_out_running_step_of_an_earlier_run_raises_lock_held(scene: Scene) -> None:

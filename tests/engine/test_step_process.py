@@ -204,7 +204,7 @@ def test_run_beside_a_longer_step_of_its_group_keeps_the_lease_of_that_one(home:
     assert found.expires_at >= expires
 
 
-def test_run_while_another_step_holds_the_stage_is_busy(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_while_another_step_runs_is_busy(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import fcntl
 
     monkeypatch.setattr(lock_file, "WAIT_SECONDS", 0)
@@ -238,7 +238,7 @@ def test_run_without_a_writable_journal_keeps_the_log_in_memory(home: Path) -> N
 
 
 def test_run_whose_flock_is_killed_ends_all_its_processes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lock on the stage ends with flock(1), so nothing of the step may run on."""
+    """The lock of the step ends with flock(1), so nothing of the step may run on."""
     monkeypatch.setattr(step_process, "_COMPLETE_SECONDS", 0.3)
     child = home / "child"
 

@@ -29,7 +29,7 @@ from rolling_upgrade.engine import (
 )
 from rolling_upgrade.engine.locking import held_error
 from rolling_upgrade.engine.masking import clean
-from rolling_upgrade.engine.model import Event, HealthReport, HostState, Phase, Release, Stage, Target
+from rolling_upgrade.engine.model import Event, HealthReport, HostState, Phase, Release, StepRecord, Target
 from rolling_upgrade.engine.serialization import to_plain
 from rolling_upgrade.features.access import plan as access_plans
 from rolling_upgrade.features.access import shell as access
@@ -146,9 +146,9 @@ def _history(releases: Sequence[Release]) -> None:
     selection.bad(releases)
 
 
-def _stages(stages: Sequence[Stage]) -> None:
+def _steps(steps: Sequence[StepRecord]) -> None:
     histories = {"web1": HostHistory((RELEASE,))}
-    report = run_report(RunRecord("production", RELEASE.id, histories, {"web1": stages}, {}))
+    report = run_report(RunRecord("production", RELEASE.id, histories, {"web1": steps}, {}))
     _printed(report_lines(report), report)
     assert "<script" not in report_page(html_values(report))
 
@@ -233,7 +233,7 @@ PARSERS: dict[str, Parser] = {
     "engine.lock_file.host_time": Parser(lock_file.host_time, "now=12\n"),
     "engine.lock_file.parse": Parser(lock_file.parse, HELD, _lock),
     "engine.lock_file.is_executing": Parser(lock_file.is_executing, "executing=yes\n"),
-    "engine.lock_file.is_step_running": Parser(lock_file.is_step_running, "stage=yes\n"),
+    "engine.lock_file.is_step_running": Parser(lock_file.is_step_running, "step=yes\n"),
     "features.logs.shell.parse": Parser(
         lambda text: logs.parse("web1", text), "backend\tblue\t2026-11-23T03:00:00.123456789+00:00 a line", _log
     ),
@@ -246,7 +246,7 @@ PARSERS: dict[str, Parser] = {
         lambda text: manifest.read("shop", ID, text), MANIFEST, lambda backup: _backups(HostBackups(1, (backup,)))
     ),
     "features.report.shell.parse": Parser(
-        journal.parse, "@@stage 1795403500.5 1795403501.5 0 backup\n a line\n@@end\n", _stages
+        journal.parse, "@@step 1795403500.5 1795403501.5 0 backup\n a line\n@@end\n", _steps
     ),
     "engine.progress.parse": Parser(progress.parse, "@@progress bytes 12 34", _progress),
     "engine.podman.registry_answer": Parser(

@@ -76,7 +76,7 @@ SMALL = {
     "the end of a section": "\n@@end\n",
     "a section twice": "\n@@facts\nnow=1\n@@facts\n@@containers\n",
     "a verdict without a backup": "@@verdict\ngood 1\n@@end",
-    "a stage of one column": "@@stage 1\n@@end",
+    "a step of one column": "@@step 1\n@@end",
     "null": "null",
     "true": "true",
     "an empty object": "{}",

@@ -78,7 +78,7 @@ class Shell:
             done.update(waiting)
             before = len(ran.calls)
             self._once(waiting, status, ran)
-            inner = dict.fromkeys((*_handed_on(ran.calls[before:]), *_stages(ran.files)))
+            inner = dict.fromkeys((*_handed_on(ran.calls[before:]), *_written(ran.files)))
             waiting = [text for text in inner if text not in done]
         return ran
 
@@ -152,8 +152,8 @@ def _handed_on(calls: Iterable[list[bytes]]) -> Iterator[str]:
                 yield f"set -- {' '.join(map(shlex.quote, arguments[1:]))}\n{text}"
 
 
-def _stages(files: dict[str, bytes]) -> Iterator[str]:
-    """Yield the written scripts of stages."""
+def _written(files: dict[str, bytes]) -> Iterator[str]:
+    """Yield the scripts that were written to files."""
     for name, content in files.items():
         if name.endswith((".sh", ".body")):
             yield content.decode(errors="surrogateescape")

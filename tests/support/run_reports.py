@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from rolling_upgrade.engine.history import Fault
-from rolling_upgrade.engine.model import Color, Outcome, Release, ServiceRelease, Stage
+from rolling_upgrade.engine.model import Color, Outcome, Release, ServiceRelease, StepRecord
 from rolling_upgrade.features.history.workflow import HostHistory
 from rolling_upgrade.features.report.run_report import Requests, RunRecord, RunReport, TimedRequest, run_report
 
@@ -38,12 +38,12 @@ BAD = replace(
     services=(("backend", service("v3", "c", color=Color.BLUE)),),
     reason="backend: the gate failed",
 )
-STAGES = (
-    Stage("backup", AT, AT + 0.4, 0),
-    Stage("backend.start", AT + 0.5, AT + 3.0, 0, ("started",)),
-    Stage("backend.cutover", AT + 3.0, AT + 4.0, 0),
+STEPS = (
+    StepRecord("backup", AT, AT + 0.4, 0),
+    StepRecord("backend.start", AT + 0.5, AT + 3.0, 0, ("started",)),
+    StepRecord("backend.cutover", AT + 3.0, AT + 4.0, 0),
 )
-FAILED = (Stage("backup", AT, AT + 0.4, 0), Stage("backend.start", AT + 0.5, AT + 9.0, 1, ("it said", "503")))
+FAILED = (StepRecord("backup", AT, AT + 0.4, 0), StepRecord("backend.start", AT + 0.5, AT + 9.0, 1, ("it said", "503")))
 LOAD = Requests(
     tuple(TimedRequest(AT + number / 50, 5.0 + number % 40, number not in (160, 161)) for number in range(300))
 )
@@ -53,12 +53,12 @@ HOSTILE = "<script>alert(1)</script>]]>\"' & \u202e {{ 7 * 7 }} " + "x" * 300
 def record(run: Release = SECOND, **changes: Any) -> RunRecord:
     """Return the record of a run on web1; the history of BAD has two earlier runs."""
     releases = (FIRST, SECOND, BAD) if run is BAD else (FIRST, SECOND)
-    stages = FAILED if run is BAD else STAGES
+    steps = FAILED if run is BAD else STEPS
     fields: dict[str, Any] = {
         "environment": "production",
         "run": run.id,
         "histories": {"web1": HostHistory(releases, key_names={"SHA256:xyz": "ann-laptop"})},
-        "stages": {"web1": stages},
+        "steps": {"web1": steps},
         "unreachable": {},
     }
     return RunRecord(**fields | changes)
@@ -70,6 +70,6 @@ def hostile() -> RunReport:
         BAD, reason=HOSTILE, owner=HOSTILE, workstation=HOSTILE, revision=HOSTILE, key=HOSTILE, target=HOSTILE
     )
     run = replace(run, services=((HOSTILE, service(HOSTILE, "d")),))
-    stages = (Stage(HOSTILE, AT, AT + 1, 1, (HOSTILE, HOSTILE)), Stage("open", AT + 1))
+    steps = (StepRecord(HOSTILE, AT, AT + 1, 1, (HOSTILE, HOSTILE)), StepRecord("open", AT + 1))
     histories = {HOSTILE: HostHistory((FIRST, run), faults=(Fault(1, "x"),))}
-    return run_report(RunRecord(HOSTILE, run.id, histories, {HOSTILE: stages}, {HOSTILE: HOSTILE}, LOAD))
+    return run_report(RunRecord(HOSTILE, run.id, histories, {HOSTILE: steps}, {HOSTILE: HOSTILE}, LOAD))

@@ -34,7 +34,7 @@ class HostLock:
 
     lock: Lock | None
     now: int
-    stage: bool = False
+    step_runs: bool = False
     dead: bool = False
 
     @property
@@ -124,7 +124,7 @@ def _read_lock(host: Host, fleet: Fleet) -> HostLock:
     return HostLock(
         lock,
         lock_file.host_time(text),
-        stage=lock_file.is_step_running(text),
+        step_runs=lock_file.is_step_running(text),
         dead=identity.is_dead(lock) and not lock_file.is_executing(text),
     )
 
@@ -193,7 +193,7 @@ def advice(state: HostLock, environment: str) -> str:
         return "its lease has expired; the next run takes it over"
     if state.dead:
         return "its process on this machine is gone; the next run from here takes it over"
-    if state.stage:
+    if state.step_runs:
         return "a step is running; wait for it"
     if lock.pid <= 0:
         return f"acquired by hand; ask {one_line(lock.owner)}. {PROGRAM} lock.release --env {environment} releases it"
@@ -201,13 +201,13 @@ def advice(state: HostLock, environment: str) -> str:
 
 
 def _row(name: str, state: HostLock) -> tuple[str, ...]:
-    lock, stage = state.lock, "runs" if state.stage else "-"
+    lock, step = state.lock, "runs" if state.step_runs else "-"
     if lock is None:
-        return (name, "free", "-", "-", "-", stage)
+        return (name, "free", "-", "-", "-", step)
     how = f"process {lock.pid}" if lock.pid > 0 else "by hand"
     holder = one_line(f"{lock.owner}@{lock.workstation} ({how})")
     lease = f"{duration(state.left_seconds)} left" if state.left_seconds > 0 else "expired"
-    return (name, holder, one_line(lock.reason), duration(state.now - lock.acquired_at), lease, stage)
+    return (name, holder, one_line(lock.reason), duration(state.now - lock.acquired_at), lease, step)
 
 
 def _origin(lock: Lock) -> str:
@@ -222,7 +222,7 @@ def lock_lines(environment: str, locks: Mapping[str, HostLock], unreachable: Map
     head = ("HOST", "HOLDER", "FOR", "AGE", "LEASE", "STEP")
     lines = table([head, *(_row(name, state) for name, state in locks.items())])
     lines += [f"{name}: {origin}" for name, state in locks.items() if state.lock and (origin := _origin(state.lock))]
-    lines += [f"{name}: {advice(state, environment)}" for name, state in locks.items() if state.lock or state.stage]
+    lines += [f"{name}: {advice(state, environment)}" for name, state in locks.items() if state.lock or state.step_runs]
     return [*lines, *unreachable_lines(unreachable)]
 
 
@@ -235,9 +235,9 @@ def lock_json(environment: str, locks: Mapping[str, HostLock], unreachable: Mapp
 
 def _host_json(name: str, state: HostLock, environment: str) -> dict[str, Any]:
     if state.lock is None:
-        return {"host": name, "free": True, "stage": state.stage}
+        return {"host": name, "free": True, "stage": state.step_runs}
     fields: dict[str, Any] = to_plain(state.lock)
     del fields["token"]
     ages = {"age_seconds": state.now - state.lock.acquired_at, "left_seconds": state.left_seconds}
-    marks = {"stage": state.stage, "dead": state.dead, "advice": advice(state, environment)}
+    marks = {"stage": state.step_runs, "dead": state.dead, "advice": advice(state, environment)}
     return {"host": name, "free": False, **fields, **ages, **marks}

@@ -1,6 +1,6 @@
-"""The report of one run: its changes and stages on each host, the runs before it, and the requests sent during it.
+"""The report of one run: its changes and steps on each host, the runs before it, and the requests sent during it.
 
-`inv report --json` prints a `RunReport` field by field, so its field names are the documented keys.
+`inv report --json` prints a `RunReport` field by field, so its field names are the documented keys, except those that a `key` overrides.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
 from rolling_upgrade.engine import untrusted
-from rolling_upgrade.engine.model import Color, Outcome, Release, ServiceRelease, Stage, short_digest
+from rolling_upgrade.engine.model import Color, Outcome, Release, ServiceRelease, StepRecord, short_digest
 from rolling_upgrade.errors import PROGRAM
 from rolling_upgrade.features.history.workflow import HostHistory
 
@@ -93,12 +93,12 @@ _VERSION_ACTIONS = frozenset({"deploy", "rollback"})
 
 @dataclass(frozen=True)
 class RunRecord:
-    """The observations of one run: the hosts' histories, its stages by host, and the errors of unreachable hosts."""
+    """The observations of one run: the hosts' histories, its steps by host, and the errors of unreachable hosts."""
 
     environment: str
     run: str
     histories: Mapping[str, HostHistory]
-    stages: Mapping[str, Sequence[Stage]]
+    steps: Mapping[str, Sequence[StepRecord]]
     unreachable: Mapping[str, str]
     requests: Requests | None = None
 
@@ -125,10 +125,10 @@ class ServiceChange:
 
 
 @dataclass(frozen=True)
-class StageReport:
-    """One stage of a run; `began` is in Unix seconds, `seconds` and `status` are None for a stage that never ended."""
+class StepReport:
+    """One step of a run; `began` is in Unix seconds, `seconds` and `status` are None for a step that never ended."""
 
-    step: str
+    id: str = field(metadata={"key": "step"})
     began: float
     seconds: float | None
     status: int | None
@@ -145,7 +145,7 @@ class HostReport:
     reason: str
     intact: bool = field(metadata={"key": "whole"})
     changes: tuple[ServiceChange, ...]
-    stages: tuple[StageReport, ...]
+    steps: tuple[StepReport, ...] = field(metadata={"key": "stages"})
 
 
 @dataclass(frozen=True)
@@ -284,7 +284,7 @@ def _host(name: str, entry: Release, record: RunRecord) -> HostReport:
         reason=entry.reason,
         intact=not history.faults,
         changes=_changes(_before(history, entry), entry),
-        stages=tuple(_stage(stage) for stage in record.stages.get(name, ())),
+        steps=tuple(_step(step) for step in record.steps.get(name, ())),
     )
 
 
@@ -321,9 +321,9 @@ def _version(release: ServiceRelease) -> ServiceVersion:
     return ServiceVersion(release.image, release.digest, release.revision)
 
 
-def _stage(stage: Stage) -> StageReport:
-    seconds = None if stage.ended is None else round(max(0.0, stage.ended - stage.began), 3)
-    return StageReport(stage.step, round(stage.began, 3), seconds, stage.status, stage.log)
+def _step(step: StepRecord) -> StepReport:
+    seconds = None if step.ended is None else round(max(0.0, step.ended - step.began), 3)
+    return StepReport(step.id, round(step.began, 3), seconds, step.status, step.log)
 
 
 def _past_runs(histories: Iterable[HostHistory]) -> tuple[PastRun, ...]:
@@ -348,15 +348,15 @@ def _tag(image: str) -> str:
 
 def _load(record: RunRecord) -> LoadReport | None:
     requests = record.requests
-    stages = [(host, stage) for host, host_stages in record.stages.items() for stage in host_stages]
-    if requests is None or not stages:
+    steps = [(host, step) for host, host_steps in record.steps.items() for step in host_steps]
+    if requests is None or not steps:
         return None
-    start = min(stage.began for _, stage in stages) - 5
-    end = max(stage.ended or stage.began for _, stage in stages) + 5
+    start = min(step.began for _, step in steps) - 5
+    end = max(step.ended or step.began for _, step in steps) + 5
     cutovers = [
-        CutoverFigures(**asdict(requests.figures(stage.began - 2, stage.ended + 2)), host=host, step=stage.step)
-        for host, stage in stages
-        if stage.step.endswith(".cutover") and stage.ended is not None
+        CutoverFigures(**asdict(requests.figures(step.began - 2, step.ended + 2)), host=host, step=step.id)
+        for host, step in steps
+        if step.id.endswith(".cutover") and step.ended is not None
     ]
     seconds = [SecondFigures(**asdict(figures), at=at) for at, figures in requests.each_second(start, end)]
     return LoadReport(requests.figures(start, end), tuple(seconds), tuple(cutovers))

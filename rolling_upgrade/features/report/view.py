@@ -18,7 +18,7 @@ from rolling_upgrade.features.report.run_report import (
     SecondFigures,
     ServiceChange,
     ServiceVersion,
-    StageReport,
+    StepReport,
 )
 
 _LOG_LINES = 5
@@ -45,13 +45,13 @@ def _head(report: RunReport) -> Iterator[str]:
 def _host_lines(host: HostReport) -> Iterator[str]:
     yield f"{host.host}  {host.outcome.value}, {duration(host.seconds)}"
     yield from table([("", change.service, *_change_cells(change)) for change in host.changes])
-    start = min((stage.began for stage in host.stages), default=0.0)
-    yield from table([_stage_row(stage, start) for stage in host.stages])
-    for stage in host.stages:
-        if stage.status != 0:
-            yield f"  last output of {stage.step}"
-            yield from (f"    | {line}" for line in stage.log[-_LOG_LINES:])
-    if not host.stages:
+    start = min((step.began for step in host.steps), default=0.0)
+    yield from table([_step_row(step, start) for step in host.steps])
+    for step in host.steps:
+        if step.status != 0:
+            yield f"  last output of {step.id}"
+            yield from (f"    | {line}" for line in step.log[-_LOG_LINES:])
+    if not host.steps:
         yield "  the journal of this run was deleted: a host keeps the journals of its last 20 runs"
     if not host.intact:
         yield f"  ALTERED: a line of this host's history was changed or removed. Next: {PROGRAM} history --verify"
@@ -76,10 +76,10 @@ def image_text(version: ServiceVersion) -> str:
     return f"{version.image.rpartition('/')[2]} ({short_digest(version.digest)})"
 
 
-def _stage_row(stage: StageReport, start: float) -> tuple[str, ...]:
-    took = "no end" if stage.seconds is None else duration(stage.seconds)
-    status = "" if stage.status == 0 else f"status {'unknown' if stage.status is None else stage.status}"
-    return "", f"+{stage.began - start:.1f}s", stage.step, took, status
+def _step_row(step: StepReport, start: float) -> tuple[str, ...]:
+    took = "no end" if step.seconds is None else duration(step.seconds)
+    status = "" if step.status == 0 else f"status {'unknown' if step.status is None else step.status}"
+    return "", f"+{step.began - start:.1f}s", step.id, took, status
 
 
 def _tail(report: RunReport) -> Iterator[str]:
@@ -130,9 +130,9 @@ def html_values(report: RunReport) -> dict[str, Any]:
 
 
 def _hosts(hosts: Sequence[HostReport]) -> list[dict[str, Any]]:
-    stages = [stage for host in hosts for stage in host.stages]
-    start = min((stage.began for stage in stages), default=0.0)
-    end = max((stage.began + (stage.seconds or 0.0) for stage in stages), default=start)
+    steps = [step for host in hosts for step in host.steps]
+    start = min((step.began for step in steps), default=0.0)
+    end = max((step.began + (step.seconds or 0.0) for step in steps), default=start)
     span = max(end - start, 0.001)
     return [
         {
@@ -140,8 +140,8 @@ def _hosts(hosts: Sequence[HostReport]) -> list[dict[str, Any]]:
             "took": duration(host.seconds),
             "outcome_text": _OUTCOMES[host.outcome],
             "changes": [_change(change) for change in host.changes],
-            "stages": [_stage(stage, start, span) for stage in host.stages],
-            "excerpts": [to_plain(stage) for stage in host.stages if stage.status != 0 and stage.log],
+            "steps": [_step(step, start, span) for step in host.steps],
+            "excerpts": [{"id": step.id, "log": step.log} for step in host.steps if step.status != 0 and step.log],
         }
         for host in hosts
     ]
@@ -156,15 +156,15 @@ def _change(change: ServiceChange) -> dict[str, Any]:
     }
 
 
-def _stage(stage: StageReport, start: float, span: float) -> dict[str, Any]:
-    left = min((stage.began - start) / span * 100, 100 - _THINNEST)
-    share = max((stage.seconds or 0.0) / span * 100, _THINNEST)
+def _step(step: StepReport, start: float, span: float) -> dict[str, Any]:
+    left = min((step.began - start) / span * 100, 100 - _THINNEST)
+    share = max((step.seconds or 0.0) / span * 100, _THINNEST)
     return {
-        "step": stage.step,
-        "at": f"+{stage.began - start:.1f} s",
-        "took": "no end" if stage.seconds is None else duration(stage.seconds),
-        "result": "done" if stage.status == 0 else "no end" if stage.status is None else f"status {stage.status}",
-        "good": stage.status == 0,
+        "id": step.id,
+        "at": f"+{step.began - start:.1f} s",
+        "took": "no end" if step.seconds is None else duration(step.seconds),
+        "result": "done" if step.status == 0 else "no end" if step.status is None else f"status {step.status}",
+        "good": step.status == 0,
         "left": round(left, 2),
         "share": round(min(share, 100 - left), 2),
     }
@@ -208,10 +208,10 @@ def _load(load: LoadReport, hosts: Sequence[HostReport]) -> dict[str, Any]:
     room = WIDTH / max(len(load.seconds), 1)
     first = load.seconds[0].at if load.seconds else 0
     cutovers = [
-        {"x": round((stage.began - first) * room, 1), "title": f"{host.host} {stage.step}"}
+        {"x": round((step.began - first) * room, 1), "title": f"{host.host} {step.id}"}
         for host in hosts
-        for stage in host.stages
-        if stage.step.endswith(".cutover")
+        for step in host.steps
+        if step.id.endswith(".cutover")
     ]
     return {
         "bars": [_second(number, second, room, most) for number, second in enumerate(load.seconds)],

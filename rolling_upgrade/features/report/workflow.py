@@ -10,7 +10,7 @@ from rolling_upgrade import config, rendering
 from rolling_upgrade.console.output import Output, print_lines, print_result
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.local_file import replace_text
-from rolling_upgrade.engine.model import Stage
+from rolling_upgrade.engine.model import StepRecord
 from rolling_upgrade.errors import PROGRAM, ExitCode, HostUnreachable, PreflightError, usage_error
 from rolling_upgrade.features.access.keys import key_names
 from rolling_upgrade.features.history import workflow as history
@@ -42,9 +42,9 @@ def report(
         run = release or newest(histories.values())
         _require_run(run, histories, unreachable, environment.name)
         reached = [host for host in fleet.hosts if host.name in histories]
-        stages, lost = fleet.on_reachable(lambda host: _stages(host, fleet, run), hosts=reached)
+        steps, lost = fleet.on_reachable(lambda host: _steps(host, fleet, run), hosts=reached)
     unreachable |= lost
-    record = RunRecord(environment.name, run, histories, stages, unreachable, requests)
+    record = RunRecord(environment.name, run, histories, steps, unreachable, requests)
     output = Output(sys.stdout, environment.secrets)
     # Masked before texts are cut to size: a part of a secret would no longer be recognized.
     masked = output.masked(run_report(record))
@@ -92,7 +92,7 @@ def _require_run(
     raise PreflightError(what, next_step=f"{PROGRAM} history --env {environment} shows the runs and their ids")
 
 
-def _stages(host: Host, fleet: Fleet, run: str) -> tuple[Stage, ...]:
+def _steps(host: Host, fleet: Fleet, run: str) -> tuple[StepRecord, ...]:
     script = shell.read(fleet.targets[host.name].application.home, run)
     answer = host.run(script, timeout_seconds=history.READ_SECONDS)
     try:

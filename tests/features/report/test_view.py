@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from rolling_upgrade.engine.history import Fault
-from rolling_upgrade.engine.model import Outcome, Release, Stage
+from rolling_upgrade.engine.model import Outcome, Release, StepRecord
 from rolling_upgrade.features.history.workflow import HostHistory
 from rolling_upgrade.features.report.run_report import Figures, Requests, RunRecord, newest, run_report
 from rolling_upgrade.features.report.view import report_lines
@@ -27,7 +27,7 @@ def test_run_report_of_a_good_run_has_changes_and_undo_command() -> None:
     assert (change.image_changed, change.configuration_changed) == (True, False)
     assert change.before is not None
     assert (change.before.image[-2:], change.after.image[-2:]) == ("v1", "v2")
-    assert [stage.seconds for stage in report.hosts[0].stages] == [0.4, 2.5, 1.0]
+    assert [step.seconds for step in report.hosts[0].steps] == [0.4, 2.5, 1.0]
 
 
 @pytest.mark.parametrize("run", [FIRST, BAD])
@@ -120,7 +120,7 @@ def test_report_lines_name_missing_parts() -> None:
     rows = report_lines(
         run_report(
             record(
-                stages={"web1": ()},
+                steps={"web1": ()},
                 unreachable={"web2": "timed out"},
                 histories={"web1": HostHistory((FIRST, SECOND), (Fault(1, "x"),))},
             )
@@ -133,7 +133,7 @@ def test_report_lines_name_missing_parts() -> None:
 
 
 def test_report_lines_step_without_an_end() -> None:
-    rows = report_lines(run_report(record(stages={"web1": (Stage("pull", AT),)})))
+    rows = report_lines(run_report(record(steps={"web1": (StepRecord("pull", AT),)})))
 
     assert "  +0.0s  pull  no end  status unknown" in rows
 

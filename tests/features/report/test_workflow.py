@@ -20,13 +20,13 @@ from tests.support.shell import sh
 
 @pytest.fixture
 def hosts(machines: Machines) -> Machines:
-    """Two hosts: FIRST on both, SECOND on both, then BAD on web1 alone, with a journal of its failed stage."""
+    """Two hosts: FIRST on both, SECOND on both, then BAD on web1 alone, with a journal of its failed step."""
     for host in ("web1", "web2"):
         home = machines.prepare(host)
         for release in (FIRST, SECOND, *([BAD] if host == "web1" else [])):
             add(home, release)
-        stage(home, SECOND, "backend.start", status="0", log="started")
-    stage(machines.home("web1"), BAD, "backend.start", status="1", log=f"key {ENV['JWT_SECRET_KEY']}\nHTTP 503")
+        write_step(home, SECOND, "backend.start", status="0", log="started")
+    write_step(machines.home("web1"), BAD, "backend.start", status="1", log=f"key {ENV['JWT_SECRET_KEY']}\nHTTP 503")
     return machines
 
 
@@ -35,8 +35,8 @@ def add(home: Path, release: Release) -> None:
     assert sh(history.append(str(home), release)).returncode == 0
 
 
-def stage(home: Path, release: Release, step: str, *, status: str, log: str) -> None:
-    """Write the journal of one stage that took two seconds."""
+def write_step(home: Path, release: Release, step: str, *, status: str, log: str) -> None:
+    """Write the journal of one step that took two seconds."""
     journal = home / "journal" / release.id
     journal.mkdir()
     for name, text, at in (("session", "7", AT), ("status", status, AT + 2), ("log", log, AT + 2)):
@@ -45,7 +45,7 @@ def stage(home: Path, release: Release, step: str, *, status: str, log: str) -> 
         os.utime(file, (at, at))
 
 
-def test_report_without_a_release_shows_the_newest_run_and_its_failed_stage(
+def test_report_without_a_release_shows_the_newest_run_and_its_failed_step(
     project: Project, hosts: Machines, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert report("demo", root=project.root) is ExitCode.DONE
