@@ -324,11 +324,19 @@ def _write(target: int, data: bytes) -> None:
         view = view[os.write(target, view) :]
 
 
-def tidy(home: str) -> str:
-    """Delete the older journals of root, which no deploy prunes, then the engines that no journal uses."""
+#: A shell condition: the journal $old has an executor.
+_IS_ALIVE = '[ -e "$old/alive" ] && ! flock -n "$old/alive" true'
+
+
+def tidy(home: str, run_id: str) -> str:
+    """Delete the older journals of root, which no deploy prunes, then the engines that no journal uses.
+
+    The journals of this run, which is about to start, and of running runs stay.
+    """
     directory, engines = quote(f"{home}/journal"), quote(f"{home}/engine")
     return (
-        f"find {directory} -mindepth 1 -maxdepth 1 -type d | sort -r | tail -n +{_KEPT + 1} | xargs -r rm -rf\n"
+        f"find {directory} -mindepth 1 -maxdepth 1 -type d ! -name {quote(run_id)} | sort -r | tail -n +{_KEPT} | "
+        f'while read -r old; do if {_IS_ALIVE}; then continue; fi; rm -rf "$old"; done\n'
         f"find {engines} -type f -links 1 -mmin +60 -delete"
     )
 
@@ -336,12 +344,14 @@ def tidy(home: str) -> str:
 def prune(home: str, keep: int) -> str:
     """Select the journals of all runs except the newest, then the engines that no journal uses; run ids sort by time.
 
-    Each journal has a hard link to the engine of its run.
+    The journal of a running run stays, even if the clock of its workstation is behind. Each journal has a hard link to
+    the engine of its run.
     """
     directory, engines = quote(f"{home}/journal"), quote(f"{home}/engine")
     return (
         f"find {directory} -mindepth 1 -maxdepth 1 -type d | sort -r | tail -n +{keep + 1} | "
-        f'while read -r old; do prune_entry journal "$old" {size_of("old")} rm -rf "$old"; done\n'
+        f"while read -r old; do if {_IS_ALIVE}; then continue; fi; "
+        f'prune_entry journal "$old" {size_of("old")} rm -rf "$old"; done\n'
         f"if [ -d {engines} ]; then find {engines} -type f -links 1 -mmin +60; fi | "
         f'while read -r old; do prune_entry engine "$old" {size_of("old")} rm -f "$old"; done'
     )

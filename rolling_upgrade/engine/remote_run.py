@@ -333,7 +333,7 @@ def start(document: RunDocument, engine: bytes, position: int, *, with_engine: b
 {ENVIRONMENT}{_refuse_lost_journal(run, position)}
 mkdir -p {quote(f"{home}/engine")} {quote(run)}
 {_write_or_discard(path, run)}
-{"" if plan.is_locked else journal.tidy(home)}
+{"" if plan.is_locked else journal.tidy(home, plan.run_id)}
 if [ ! -f {quote(path)} ]; then
   {upload}
 fi

@@ -166,3 +166,32 @@ def test_prune_keeps_the_newest_journals_and_the_engines_that_they_use(tmp_path:
     assert done.returncode == 0, done.stderr
     assert [path.name for path in (tmp_path / "journal").iterdir()] == ["r1"]
     assert [path.name for path in (tmp_path / "engine").iterdir()] == ["new.pyz"]
+
+
+@pytest.mark.parametrize("keep", ["prune", "tidy"])
+def test_prune_and_tidy_keep_the_journal_of_a_running_run(keep: str, tmp_path: Path) -> None:
+    """Its id is older than the others: refused runs have come since, or the clock of its workstation is behind."""
+    (tmp_path / "engine").mkdir()
+    for name in ("a-gone", "b-running", *(f"c{number}" for number in range(8))):
+        (tmp_path / "journal" / name).mkdir(parents=True)
+    (tmp_path / "journal" / "a-gone" / "alive").touch()
+    running = Journal(tmp_path, "b-running")
+    assert running.begin()
+    prune = script(prune_entry(Mode.REPORT), journals.prune(str(tmp_path), keep=5))
+
+    done = sh(prune if keep == "prune" else journals.tidy(str(tmp_path), "a-starts"))
+    running.release()
+
+    assert done.returncode == 0, done.stderr
+    left = sorted(path.name for path in (tmp_path / "journal").iterdir())
+    assert left == ["b-running", *(f"c{number}" for number in range(3 if keep == "prune" else 4, 8))]
+
+
+def test_tidy_keeps_the_journal_of_the_run_that_starts(tmp_path: Path) -> None:
+    (tmp_path / "engine").mkdir()
+    for name in ("a-starts", *(f"c{number}" for number in range(5))):
+        (tmp_path / "journal" / name).mkdir(parents=True)
+
+    assert sh(journals.tidy(str(tmp_path), "a-starts")).returncode == 0
+
+    assert (tmp_path / "journal" / "a-starts").is_dir()
