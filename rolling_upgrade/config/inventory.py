@@ -41,7 +41,9 @@ class RolloutPolicy(Strict):
         description="Time for which the new release is monitored before the old one stops.",
     )
     lease_seconds: _Lease = Field(
-        default=model.RolloutPolicy.lease_seconds, description="Time after which an unrenewed lock of a host expires."
+        default=model.RolloutPolicy.lease_seconds,
+        description="Time after which an unrenewed lock of a host expires, and for which a host that has not begun to "
+        "change waits for its workstation.",
     )
     retain_releases: Annotated[int, validators.integer(2, 100)] = Field(
         default=model.RolloutPolicy.retain_releases, description="Number of releases whose images are kept on the host."

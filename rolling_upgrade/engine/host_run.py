@@ -232,7 +232,7 @@ class RunExecutor:
         except LockLost as error:
             return _end(HostResult.UNKNOWN, error)
         except Exception as error:  # noqa: BLE001 - a defect ends the run like a failed step
-            return self._abandon(executor.as_rolling_error(self.document.plan, error))
+            return self._end_preparation(executor.as_rolling_error(self.document.plan, error))
         self.announce(PREPARED)
         return None if self._wait_for(GO) else self._not_started()
 
@@ -257,11 +257,9 @@ class RunExecutor:
             ),
         )
 
-    def _abandon(self, error: RollingError) -> RunEnd:
-        try:
-            self._undo([], error)
-        except UndoFailed as failure:
-            return _end(HostResult.UNDO_FAILED, failure)
+    def _end_preparation(self, error: RollingError) -> RunEnd:
+        """Record the failed preparation and release the lock; a preparation has nothing to undo."""
+        self._undo([], error)
         return _end(HostResult.UNDONE, error)
 
     def _undo(self, started: list[Step], cause: RollingError) -> None:

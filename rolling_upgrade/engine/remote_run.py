@@ -1,6 +1,6 @@
 """A run on a host as the workstation sees it: start it, follow its events, send it control words.
 
-One SSH execution starts the run and follows it. If the connection drops, the run goes on; the workstation reconnects
+One SSH execution starts the run and follows it. If the connection drops, the run continues; the workstation reconnects
 for up to a minute, continues after the last event that it has received, and repeats its words.
 """
 

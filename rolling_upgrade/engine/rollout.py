@@ -297,7 +297,7 @@ class _Rollout:
 
 
 class Interrupts:
-    """Receives Ctrl-C, SIGTERM and SIGHUP while a run goes on, in whichever code they arrive.
+    """Receives Ctrl-C, SIGTERM and SIGHUP during a run, in any code that they interrupt.
 
     As an exception, a signal between two waits would end this process without a word to the hosts, and in a callback
     of the interpreter it would be lost. The handler only counts, because it interrupts code that may hold a lock.

@@ -17,7 +17,7 @@ wait_for_nginx() {
   done
 }
 
-# A run whose plan still exists has no end. Its executor goes on in the background, under the stage lock.
+# A run whose plan still exists has no end. A new executor ends the run in the background; its steps take the stage lock.
 end_runs() {
   for plan in "$home"/journal/*/plan.json; do
     [ -f "$plan" ] || continue

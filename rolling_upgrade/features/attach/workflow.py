@@ -30,8 +30,8 @@ def attach(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bo
         found = fleet.on_all(lambda host: _running(host, fleet))
         running = {name: lock for name, lock in found.items() if lock is not None}
         if not running:
-            history = f"{PROGRAM} history --env {environment.name}"
             if not json:
+                history = f"{PROGRAM} history --env {environment.name}"
                 print_lines([f"No run is in progress on {environment.name}; {history} shows the earlier ones."])
             return ExitCode.DONE
         context = RunContext("", environment.rollout.lease_seconds, reporter.event)
@@ -40,7 +40,8 @@ def attach(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bo
         ends = _follow(fleet, running, context)
         if ends is None:
             context.emit(
-                Phase.NOTE, f"The run goes on without you; {PROGRAM} attach --env {environment.name} returns to it."
+                Phase.NOTE,
+                f"The run continues without you; {PROGRAM} attach --env {environment.name} follows it again.",
             )
             return ExitCode.INTERRUPTED
         summary = _summary(environment.name, running, ends, time.time() - started_at)
