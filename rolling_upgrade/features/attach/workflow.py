@@ -16,7 +16,7 @@ from rolling_upgrade.engine.host_run import RunEnd
 from rolling_upgrade.engine.model import HostResult, HostSummary, Lock, Phase, Summary, exit_code
 from rolling_upgrade.engine.remote_run import Follower
 from rolling_upgrade.engine.shell import direct
-from rolling_upgrade.errors import PROGRAM, ExitCode, HostUnreachable
+from rolling_upgrade.errors import PROGRAM, ExitCode, HostUnreachable, LockLost, RollingError
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
 READ_SECONDS = 30.0
@@ -74,6 +74,12 @@ def _unknown(error: HostUnreachable) -> RunEnd:
     return RunEnd(HostResult.UNKNOWN, message=str(error))
 
 
+def _outcome(end: RunEnd) -> HostResult | RollingError:
+    """Return what determines the exit code of a run, as in `HostOutcome.result`."""
+    error = end.raised
+    return error if isinstance(error, LockLost) else end.result
+
+
 def _summary(environment: str, running: Mapping[str, Lock], ends: Mapping[str, RunEnd], seconds: float) -> Summary:
     lock = next(iter(running.values()))
     rows = tuple(HostSummary(name, end.result, end.seconds, cause=end.message) for name, end in ends.items())
@@ -82,7 +88,7 @@ def _summary(environment: str, running: Mapping[str, Lock], ends: Mapping[str, R
         action=lock.reason.partition(" ")[0] or "run",
         environment=environment,
         release=lock.token,
-        exit_code=exit_code(end.result for end in ends.values()),
+        exit_code=exit_code(_outcome(end) for end in ends.values()),
         seconds=seconds,
         hosts=rows,
         message=f"{results}. Next: {PROGRAM} status --env {environment}",
