@@ -41,6 +41,8 @@ FOLLOWING = {"following": True}
 _POLL_SECONDS = 0.05
 #: How long the executor of a plan that did not fit may take to exit.
 _EXIT_SECONDS = 5.0
+#: How long a script that asks whether a run has an executor may take.
+_ASK_SECONDS = 0.2
 #: How long a follower passes on words after the end of the run.
 _LAST_WORDS_SECONDS = 10.0
 #: How many journals of root `tidy` keeps.
@@ -65,14 +67,16 @@ class Journal:
     def begin(self) -> bool:
         """Become the executor of the run; False if it has one, or has ended. Raises OSError if the journal is not writable."""
         handle = os.open(self._alive, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        deadline = time.monotonic() + _EXIT_SECONDS
+        began = time.monotonic()
         while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                # Without events, the lock is that of the executor of an earlier plan, which is about to exit.
-                if self.events.exists() or time.monotonic() > deadline:
+                # Without events, the lock is that of the executor of an earlier plan, which is about to exit. Otherwise
+                # it may be that of a script which asks whether the run has an executor.
+                seconds = _ASK_SECONDS if self.events.exists() else _EXIT_SECONDS
+                if time.monotonic() - began > seconds:
                     os.close(handle)
                     return False
                 time.sleep(_POLL_SECONDS)
@@ -325,7 +329,7 @@ def _write(target: int, data: bytes) -> None:
 
 
 #: A shell condition: the journal $old has an executor.
-_IS_ALIVE = '[ -e "$old/alive" ] && ! flock -n "$old/alive" true'
+_IS_ALIVE = '[ -e "$old/alive" ] && ! flock -n -s "$old/alive" true'
 
 
 def tidy(home: str, run_id: str) -> str:

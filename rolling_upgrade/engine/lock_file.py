@@ -157,11 +157,14 @@ def is_manual(lock: Lock) -> bool:
 
 
 def executing(home: str) -> str:
-    """Print `yes` if the holder's executor is alive on the host, whatever became of its workstation."""
+    """Print `yes` if the holder's executor is alive on the host, whatever became of its workstation.
+
+    The lock for the question is shared: another script that asks at the same time is no executor.
+    """
     return f"""\
 token=$(sed -n 's/^token=//p' {quote(home + "/lock/held")} 2>/dev/null)
 alive={quote(home)}/journal/$token/alive
-if [ -n "$token" ] && [ -e "$alive" ] && ! flock -n "$alive" true; then echo yes; fi"""
+if [ -n "$token" ] && [ -e "$alive" ] && ! flock -n -s "$alive" true; then echo yes; fi"""
 
 
 def show(home: str) -> str:

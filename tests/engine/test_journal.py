@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rolling_upgrade.engine import journal as journals
+from rolling_upgrade.engine import lock_file
 from rolling_upgrade.engine.journal import CANCEL, DIED_STATUS, END, FOLLOWING, GO, GONE_STATUS, Journal, Words
 from rolling_upgrade.engine.prune_entry import Mode, prune_entry
 from rolling_upgrade.engine.shell import script
@@ -195,3 +197,22 @@ def test_tidy_keeps_the_journal_of_the_run_that_starts(tmp_path: Path) -> None:
     assert sh(journals.tidy(str(tmp_path), "a-starts")).returncode == 0
 
     assert (tmp_path / "journal" / "a-starts").is_dir()
+
+
+def test_question_for_an_executor_is_not_an_executor(tmp_path: Path) -> None:
+    """Several hosts and workstations may ask at the same time, also while the run gets its new executor."""
+    (tmp_path / "lock").mkdir()
+    (tmp_path / "lock" / "held").write_text("token=r\n")
+    (tmp_path / "journal" / "r").mkdir(parents=True)
+    killed, restarted = Journal(tmp_path, "r"), Journal(tmp_path, "r")
+    assert killed.begin()
+    killed.release()
+    with (tmp_path / "journal" / "r" / "alive").open() as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+
+        assert sh(lock_file.executing(str(tmp_path))).stdout == ""
+        threading.Timer(0.05, fcntl.flock, (asking, fcntl.LOCK_UN)).start()
+        assert restarted.begin()
+
+    assert sh(lock_file.executing(str(tmp_path))).stdout == "yes\n"
+    restarted.release()
