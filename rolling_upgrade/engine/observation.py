@@ -134,7 +134,8 @@ fact os "$(. /etc/os-release && echo "$ID $VERSION_ID")"
 for tool in podman nginx curl ss flock skopeo pgrep rsync pg_dump; do fact "has_$tool" "$(has "$tool")"; done
 python=$({ask_python(app.home)}
 )
-fact has_python3 "$(case $python in "{sqlite.USABLE}"*) echo yes ;; *) echo no ;; esac)"
+fact has_python3 "$(case $python in "{sqlite.RECENT}"*) echo yes ;; *) echo no ;; esac)"
+fact has_sqlite3 "$(case $python in *"{sqlite.USABLE}"*) echo yes ;; *) echo no ;; esac)"
 fact linger "$(loginctl show-user "$(id -un)" --property=Linger --value 2>/dev/null || echo no)"
 fact home "$(if [ -d {home}/live ] && [ -w {home}/live ] && [ -w {home} ]; then echo yes; else echo no; fi)"
 fact helper "$(if [ -x {helper} ] && sudo -n -l {helper} install >/dev/null 2>&1; then echo yes; else echo no; fi)"
@@ -347,7 +348,7 @@ def environment_marks(service: Service) -> dict[str, str]:
 
 
 def ask_python(home: str) -> str:
-    """Print `sqlite.USABLE` if that holds, and `DIRECTORY KEY:MARK…` for each environment file; nothing without Python.
+    """Print `sqlite.RECENT` and `sqlite.USABLE` if they hold, and `DIRECTORY KEY:MARK…` for each environment file; nothing without Python.
 
     One process answers both, because the start of Python costs more than all other facts.
     """

@@ -60,20 +60,21 @@ def findings(
 
 def backup(state: HostState, app: Application) -> tuple[Finding, ...]:
     """All problems that prevent a backup. The backup itself checks its disk space at the start."""
-    needed = ["podman", "flock", *(["python3"] if app.database else []), *(["rsync"] if app.uploads else [])]
+    needed = ["podman", "flock", *(["python3", "sqlite3"] if app.database else []), *(["rsync"] if app.uploads else [])]
     needed += ["pg_dump"] if app.database_server else []
     found = [*_missing(state, needed), *(_prepared(state) if state.fact("home") != "yes" else [])]
     return tuple(Finding(state.host, problem, remedy) for problem, remedy in found)
 
 
 def _tools(state: HostState, app: Application) -> Iterator[Problem]:
-    needed = ["podman", "nginx", "curl", "ss", "flock", "pgrep", *(["python3"] if app.database else [])]
+    needed = ["podman", "nginx", "curl", "ss", "flock", "pgrep", "python3", *(["sqlite3"] if app.database else [])]
     return _missing(state, [*needed, *(["pg_dump"] if app.database_server else [])])
 
 
 def _missing(state: HostState, needed: list[str]) -> Iterator[Problem]:
     missing = [tool for tool in needed if state.fact(f"has_{tool}") != "yes"]
-    missing = ["python3 (3.10 or newer, with its sqlite3 module)" if tool == "python3" else tool for tool in missing]
+    described = {"python3": "python3 (3.10 or newer)", "sqlite3": "the sqlite3 module of python3"}
+    missing = [described.get(tool, tool) for tool in missing]
     if missing:
         yield f"{', '.join(missing)} missing", "Install what is missing, then run the task again"
 

@@ -18,14 +18,18 @@ from rolling_upgrade.engine.shell import quote, shell_join
 RUN = "python3 -I -"
 #: The Python that the program needs, as a condition in Python.
 _RECENT = "sys.version_info >= (3, 10)"
-#: PRINT_USABLE is Python that prints the line USABLE where the host's Python can run the program.
-USABLE = "python3 yes"
+#: PRINT_USABLE is Python that prints the line RECENT where the host's Python can execute runs, then USABLE where it can
+#: also run the program.
+RECENT, USABLE = "python3 yes", "sqlite3 yes"
 PRINT_USABLE = f"""\
-try:
-    import sqlite3, sys
-    if {_RECENT}: print("{USABLE}")
-except ImportError:
-    pass
+import sys
+if {_RECENT}:
+    print("{RECENT}")
+    try:
+        import sqlite3
+        print("{USABLE}")
+    except ImportError:
+        pass
 """
 #: A shell condition: the host's Python can run the program.
 CAPABLE = f"python3 -I -c {quote(f'import sqlite3, sys; sys.exit(not ({_RECENT}))')} >/dev/null 2>&1"

@@ -23,7 +23,7 @@ def kept(home: Path, content: bytes, name: str = f"backend-{SPEC}") -> None:
 
 def seen(home: Path) -> dict[str, dict[str, str]]:
     done = sh(observation.ask_python(str(home)))
-    assert (done.returncode, done.stdout.splitlines()[0]) == (0, sqlite.USABLE)
+    assert (done.returncode, done.stdout.splitlines()[:2]) == (0, [sqlite.RECENT, sqlite.USABLE])
     return {name: dict(marks) for name, marks in observation.parse_environment_marks(done.stdout.splitlines())}
 
 

@@ -211,5 +211,5 @@ def test_observation_reports_whether_python_has_sqlite(body: str, fact: str, pro
 
     done = sh(script(observation.shell_text(APP)), path=programs.path)
 
-    assert observation.parse(APP.name, "web1", done.stdout).fact("has_python3") == fact
+    assert observation.parse(APP.name, "web1", done.stdout).fact("has_sqlite3") == fact
     assert [call[:3] for call in programs.calls("python3")] == [["python3", "-I", "-"]]

@@ -68,7 +68,8 @@ def test_findings_missing_request_log_is_reported_if_one_is_wanted() -> None:
     ("facts", "problem"),
     [
         ({"has_podman": "no", "has_curl": "no"}, "podman, curl missing"),
-        ({"has_python3": "no"}, "python3 (3.10 or newer, with its sqlite3 module) missing"),
+        ({"has_python3": "no"}, "python3 (3.10 or newer) missing"),
+        ({"has_sqlite3": "no"}, "the sqlite3 module of python3 missing"),
         ({"home": "no"}, "the application's directory is missing or not writable"),
         ({"helper": "no"}, "the Nginx site helper or its sudo rule is missing"),
         ({"site_rules": ""}, "the host does not grant shop any rules that this version can read"),
@@ -102,7 +103,11 @@ def test_findings_accept_a_file_system_without_inode_counts(inodes: str) -> None
 
 
 def test_findings_application_without_a_database_needs_no_sqlite() -> None:
-    assert problems(state(has_python3="no"), application(database="")) == []
+    assert problems(state(has_sqlite3="no"), application(database="")) == []
+
+
+def test_findings_every_application_needs_python() -> None:
+    assert problems(state(has_python3="no"), application(database="")) == ["python3 (3.10 or newer) missing"]
 
 
 def test_findings_all_problems_are_reported_with_remedies() -> None:

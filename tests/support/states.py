@@ -74,7 +74,7 @@ def recorded(app: Application, color: Color = Color.BLUE) -> Release:
 
 def fit_facts(app: Application) -> dict[str, str]:
     """Return the facts of a host that passes the preflight of a deploy of this application."""
-    tools = ("podman", "nginx", "curl", "ss", "flock", "pgrep", "python3", "skopeo")
+    tools = ("podman", "nginx", "curl", "ss", "flock", "pgrep", "python3", "sqlite3", "skopeo")
     return {
         **{f"has_{tool}": "yes" for tool in tools},
         "home": "yes",

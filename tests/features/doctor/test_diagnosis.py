@@ -18,7 +18,10 @@ from tests.support.states import SITE_HASH, as_wanted
 APP = replace(application(), tls=Tls("/etc/c", "/etc/k"))
 NOW = 1_800_000_000
 FIT = {
-    **{f"has_{tool}": "yes" for tool in ("podman", "nginx", "curl", "ss", "flock", "skopeo", "python3", "pgrep")},
+    **{
+        f"has_{tool}": "yes"
+        for tool in ("podman", "nginx", "curl", "ss", "flock", "skopeo", "python3", "sqlite3", "pgrep")
+    },
     "home": "yes",
     "helper": "yes",
     "site_rules": dump(site.rules(APP)),
