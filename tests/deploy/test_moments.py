@@ -328,7 +328,7 @@ def converge(arena: Arena) -> None:
 
 @moments_of("outage")
 def test_power_cut_of_host_and_workstation(arena: Arena, moment: Moment) -> None:
-    """The same command converges, whatever the first one has done."""
+    """The boot ends the run, and the same command converges, whatever the first one has done."""
     site, host = arena.site, arena.host
     with hit(arena, moment, failures=lambda _: True) as fault:
         host.kill()
@@ -336,6 +336,7 @@ def test_power_cut_of_host_and_workstation(arena: Arena, moment: Moment) -> None
         end_task(fault.task)
         host.start()
         converge(arena)
+        concluded(arena, fault)
         words, wanted = arena.words(moment.operation, fault.before)
         code, output = end_task(start(site, *words))
         assert code == 0, output
