@@ -436,7 +436,7 @@ def test_restore_uploads_does_not_write_state_through_links(
     profile.write_text("mine")
     aside = Path(app.uploads, f".before-{RELEASE}")
     aside.mkdir()
-    (aside / ".said").symlink_to(profile)
+    (aside / ".restored-sums").symlink_to(profile)
     (aside / ".moved").symlink_to(made)
 
     done = run(restore.restore_uploads(app, listed(app)[ID], RELEASE))

@@ -113,15 +113,16 @@ class DataRestore:
         return Step("backup", "back up the current data", body, DATA_SECONDS)
 
     def replace_database(self) -> Step:
-        """Move the database aside and restore the backup's."""
+        """Move the database aside and restore the backup's. The undo stops the writers, which a boot may have started."""
         body = script(restore.restore_database(self.app, self.backup, self.run_id))
-        undo = script(restore.undo_database(self.app, self.backup, self.run_id))
+        stop = restore.stop_writers(self.app, self.run_id)
+        undo = script(stop, restore.undo_database(self.app, self.backup, self.run_id))
         return Step("database", "restore the database", body, DATA_SECONDS, undo, "restore the previous database")
 
     def replace_uploads(self) -> Step:
-        """Move the uploaded files aside and restore the backup's."""
+        """Move the uploaded files aside and restore the backup's. The undo stops the writers, as for the database."""
         body = script(restore.restore_uploads(self.app, self.backup, self.run_id))
-        undo = script(restore.undo_uploads(self.app, self.run_id))
+        undo = script(restore.stop_writers(self.app, self.run_id), restore.undo_uploads(self.app, self.run_id))
         return Step("uploads", "restore the uploaded files", body, DATA_SECONDS, undo, "restore the previous files")
 
     def replace_data(self) -> tuple[Step, ...]:

@@ -154,7 +154,7 @@ def _create_directory(path: str) -> str:
     return f"""\
 if [ -L {quote(path)} ]; then rm -f {quote(path)}; fi
 mkdir -p {quote(path)}
-rm -f {quote(path + "/.said")}
+rm -f {quote(path + "/.restored-sums")}
 if [ -L {quote(path + "/.moved")} ]; then rm -f {quote(path + "/.moved")}; fi"""
 
 
@@ -210,8 +210,8 @@ if [ ! -e {quote(aside + "/.moved")} ]; then
   {copy} "$@" {places}
 {backups.uploads_check(new, backup.uploads or 0)}
   list={quote(backup_path(app, backup.id) + "/uploads.sums")}
-  said=$(uploads_whole "$list" {quote(aside + "/.said")}) || {{ echo "the copy of the uploads is damaged: $said"; exit 1; }}
-  rm -f {quote(aside + "/.said")}
+  said=$(uploads_whole "$list" {quote(aside + "/.restored-sums")}) || {{ echo "the copy of the uploads is damaged: $said"; exit 1; }}
+  rm -f {quote(aside + "/.restored-sums")}
   find {quote(here)} -mindepth 1 -maxdepth 1 ! -name '.before-*' ! -name '.restored-*' -exec mv -t {quote(aside)} {{}} +
   : > {quote(aside + "/.moved")}
 fi
@@ -235,6 +235,7 @@ if [ -d {quote(aside)} ]; then
     find {quote(here)} -mindepth 1 -maxdepth 1 ! -name '.before-*' ! -name '.restored-*' -exec rm -rf {{}} +
     rm -f {quote(aside + "/.moved")}
   fi
+  rm -f {quote(aside + "/.restored-sums")}
   find {quote(aside)} -mindepth 1 -maxdepth 1 -exec mv -f -t {quote(here)} {{}} +
   rmdir {quote(aside)}
 fi

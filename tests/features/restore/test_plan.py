@@ -72,6 +72,15 @@ def test_plan_restore_undo_stops_services_with_data_before_it_restores_the_forme
     assert undone == ["backend.start", "uploads", "database", "stop", "maintenance.on"]
 
 
+def test_plan_restore_undo_of_the_data_stops_the_containers_that_a_boot_has_started() -> None:
+    undone = {step.id: step.undo.text for step in plan().steps if step.undo is not None}
+
+    for id in ("database", "uploads"):
+        stopped, _, rest = undone[id].partition("podman stop")
+        assert "before-" not in stopped
+        assert "before-" in rest
+
+
 def text(id: str) -> str:
     return next(step.script.text for step in plan().steps if step.id == id)
 
