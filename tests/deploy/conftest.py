@@ -30,6 +30,8 @@ from tests.deploy import snapshot
 from tests.deploy.fork_server import ForkedTask, fork_server
 from tests.deploy.snapshot import Snapshot
 
+pytest.register_assert_rewrite("tests.deploy.moments")
+
 PROJECT = Path(__file__).resolve().parent.parent.parent
 DOMAIN = "app.lab.test"
 LOCK_FILE = "/var/lib/memoryark/lock/held"
