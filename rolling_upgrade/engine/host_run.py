@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from rolling_upgrade.engine import executor, history, lock_file, locking
 from rolling_upgrade.engine.executor import RunContext, StepRunner
-from rolling_upgrade.engine.host import Host, LocalHost
+from rolling_upgrade.engine.host import Cancelled, Host, LocalHost
 from rolling_upgrade.engine.journal import END, GO, PREPARE, Journal, Words
 from rolling_upgrade.engine.model import Channels, Event, HostResult, Notice, Phase
 from rolling_upgrade.engine.plan import Plan, Step
@@ -203,8 +203,12 @@ class RunExecutor:
         self.context.emit(Phase.STARTED, title, plan.host, step.id)
         began = self.context.clock()
         try:
-            acquired = locking.acquire(self.host, step, environment=plan.environment)
+            cancelled = self.words.cancelled
+            acquired = locking.acquire(self.host, step, environment=plan.environment, cancelled=cancelled)
             observed = acquired.state(self.document.app, plan.host)
+        except Cancelled:
+            self._unlock()
+            return RunEnd(HostResult.NOT_STARTED)
         except RollingError as error:
             self.context.emit(Phase.FAILED, title, plan.host, step.id, 0, error.message)
             if not locking.is_held_by_other(error):
@@ -225,7 +229,7 @@ class RunExecutor:
 
     def _prepare(self) -> RunEnd | None:
         """Prepare the host and wait for `go`. Return the end of a run that may not continue."""
-        if not self._wait_for(PREPARE):
+        if not self._wait_for(PREPARE) or self.words.cancelled.is_set():
             return self._not_started()
         try:
             executor.prepare(self.runner, self.document.plan, self.context)

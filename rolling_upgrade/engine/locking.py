@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import Event
 from typing import TypeVar
 
 from rolling_upgrade.engine import lock_file, observation
@@ -81,15 +82,16 @@ def acquire_step(app: Application, lock: Lock, *, lease_seconds: float, replacea
     return Step("lock", "acquire the lock and observe again", body, LOCK_SECONDS)
 
 
-def acquire(host: Host, step: Step, *, environment: str) -> Acquired:
+def acquire(host: Host, step: Step, *, environment: str, cancelled: Event | None = None) -> Acquired:
     """Run the step of `acquire_step` on its host.
 
     Raises:
+        Cancelled: `cancelled` was set; the lock may have been acquired.
         LockHeld: another run holds the lock.
         StepRunning: the lock was acquired, but a step of an earlier run has not ended.
         StepFailed: the lock may not have been acquired: a full disk, a host without setup.
     """
-    answer = host.run(step.script, timeout_seconds=step.timeout_seconds)
+    answer = host.run(step.script, timeout_seconds=step.timeout_seconds, cancelled=cancelled)
     _check_acquired(host.name, answer, environment)
     if not answer.ok:
         raise StepFailed(

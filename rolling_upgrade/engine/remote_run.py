@@ -355,7 +355,7 @@ if [ ! -e {quote(f"{run}/events.jsonl")} ]; then
 fi
 {_SCOPE}
 # shellcheck disable=SC2086
-exec $scope python3 -I {quote(own)} run {quote(home)} {quote(plan.run_id)} {position} <&3
+exec $scope python3 -I {quote(own)} run {quote(home)} {quote(plan.run_id)} {position} <&3 3<&-
 """
     return Script(text, (encoded,))
 

@@ -244,5 +244,6 @@ def _summary(environment: str, spec: ApplySpec, hosts: tuple[HostSummary, ...], 
         message = (
             f"{', '.join(failed)}: {spec.action} failed. Next: fix the cause and run the same command again; it resumes"
         )
-    code = exit_code(row.result for row in hosts)
+    # A host refuses only a run beside another one.
+    code = exit_code(LockHeld("") if row.result is HostResult.NOT_STARTED else row.result for row in hosts)
     return Summary(spec.action, environment, "", code, seconds, hosts, message)

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,6 +149,39 @@ def test_execute_cancelled_at_the_barrier_unlocks(home: Path) -> None:
     assert (home / "done").read_text() == "backup\n"
 
 
+def test_execute_cancelled_while_it_waits_for_an_earlier_step_unlocks(home: Path) -> None:
+    made = plan(home)
+    [lock] = made.acquire
+    waiting = replace(lock, script=direct(lock.script, f"touch {home}/now; sleep 60"))
+    words, journal = Words(PREPARE, GO), Journal(home, "r2")
+    journal.begin()
+
+    def cancel() -> None:
+        wait_for_file(home / "now")
+        words.add(CANCEL)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(cancel)
+        end = host_run.execute(document(replace(made, acquire=(waiting,))), journal, words)
+
+    assert (end.result, end.error, held(home)) == (HostResult.NOT_STARTED, "", False)
+    assert not (home / "done").exists()
+
+
+def test_execute_cancelled_before_the_preparation_does_not_begin_it(home: Path) -> None:
+    words, journal = Words(PREPARE, GO), Journal(home, "r2")
+    journal.begin()
+
+    def cancel(event: Event) -> None:
+        if (event.step, event.phase) == ("lock", Phase.DONE):
+            words.add(CANCEL)
+
+    end = host_run.execute(document(plan(home)), journal, words, cancel)
+
+    assert (end.result, end.error, held(home)) == (HostResult.NOT_STARTED, "", False)
+    assert not (home / "releases.jsonl").exists()
+
+
 @pytest.mark.parametrize("words", [(), (PREPARE,)])
 def test_execute_without_a_word_ends_within_the_lease(words: tuple[str, ...], home: Path) -> None:
     end, done = execute(document(plan(home), lease_seconds=0.2), *words)
@@ -168,25 +202,29 @@ def test_execute_after_a_takeover_stops_without_undo(home: Path) -> None:
     assert "bob" in (home / "lock" / "held").read_text()
 
 
-def killed_at(home: Path, made: Plan, step: str) -> None:
-    """Execute the plan in a process, and kill it when the step writes the file `now`."""
+def wait_for_file(path: Path) -> None:
+    pause = threading.Event()
+    for _ in range(500):
+        if path.exists():
+            return
+        pause.wait(0.01)
+    raise AssertionError(f"{path} did not appear")
+
+
+def killed_at(home: Path, made: Plan) -> None:
+    """Execute the plan in a process, and kill it when a step writes the file `now`."""
     child = os.fork()
     if child == 0:
         execute(document(made), PREPARE, GO)
         os._exit(0)
-    watch = threading.Event()
-    for _ in range(500):
-        if (home / "now").exists():
-            break
-        watch.wait(0.01)
-    assert (home / "now").exists(), f"the step {step} did not start"
+    wait_for_file(home / "now")
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
 
 
 def test_execute_again_after_a_kill_undoes_the_started_steps(home: Path) -> None:
     made = plan(home, b=f"touch {home}/now; sleep 60")
-    killed_at(home, made, "b")
+    killed_at(home, made)
 
     end, done = execute(document(made))
 
@@ -197,7 +235,7 @@ def test_execute_again_after_a_kill_undoes_the_started_steps(home: Path) -> None
 
 def test_execute_again_after_a_kill_before_go_unlocks(home: Path) -> None:
     made = plan(home, backup=f"touch {home}/now; sleep 60")
-    killed_at(home, made, "backup")
+    killed_at(home, made)
 
     end, done = execute(document(made))
 
@@ -230,7 +268,7 @@ def test_execute_again_after_a_kill_while_the_recorded_run_cleaned_up_is_good(ho
     assert made.record is not None
     record = record_success(str(home), made.record, cleanup=script(f"touch {home}/now; sleep 60"))
     made = replace(made, finalize=(record,))
-    killed_at(home, made, "record")
+    killed_at(home, made)
     assert not held(home)
 
     end, done = execute(document(made))
@@ -286,7 +324,7 @@ def test_execute_without_a_lock_beside_another_one_touches_nothing(home: Path) -
 
 def test_execute_without_a_lock_again_after_a_kill_continues(home: Path) -> None:
     made = preparation(home, b=f"if [ ! -e {home}/now ]; then touch {home}/now; sleep 60; fi")
-    killed_at(home, made, "b")
+    killed_at(home, made)
 
     end, done = execute(document(made), PREPARE, GO)
 

@@ -583,7 +583,9 @@ def test_next_run_deletes_the_plan_of_a_killed_one(host: EngineHost) -> None:
     [acquire] = made.acquire
     next_lock = Script(acquire.script.text.replace("token=r2", "token=r3").replace("!= r2 ]", "!= r3 ]"))
     next_plan = replace(made, run_id="r3", acquire=(replace(acquire, script=next_lock),))
-    host.start(document(next_plan)).say(CANCEL)
+    client = host.start(document(next_plan))
+    wait_until(lambda: {"state": LOCKED} in host.journal("r3").messages(), "the lock")
+    client.say(CANCEL)
     host.end("r3")
 
     assert files_with(host.home, SECRET) == []

@@ -110,7 +110,7 @@ def test_setup_that_a_host_refuses_beside_another_run_does_not_claim_that_it_is_
     refused = RunEnd(HostResult.NOT_STARTED, error="LockHeld", message="another run prepares the host")
     monkeypatch.setattr(apply, "_execute", lambda *_: refused)
 
-    assert setup("demo", root=project.root, force=True) is ExitCode.FAILED
+    assert setup("demo", root=project.root, force=True) is ExitCode.LOCKED
 
     output = capsys.readouterr().out
     assert "web1, web2: setup failed." in output
