@@ -238,7 +238,7 @@ class StepBuilder:
         body = script(
             podman.give_alias(app, service, choice.color) if self._serves(choice) else "",
             self._recheck(choice),
-            health_gate.watch([condition], seconds=0, passes=3, deadline_seconds=CUTOVER_SECONDS - 5),
+            health_gate.watch([condition], seconds=0, passes=1, deadline_seconds=CUTOVER_SECONDS - 5),
             nginx.allow_standby(app, service.name) if self._both_serve(choice) else "",
             nginx.flip(app, service.name, choice.color),
             f"if ! watch; then\n{self._flip_back(choice)}\nexit 1\nfi",
