@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -212,3 +215,28 @@ def test_nginx_site_page_replaces_public_routes_but_no_health_path() -> None:
 
 def test_nginx_site_loopback_ports_never_show_the_page() -> None:
     assert "maintenance" not in rendering.nginx_site(APP).partition("# The public server.")[0]
+
+
+def _parsed_imports(body: list[ast.stmt]) -> Iterator[str]:
+    """Yield what a parser finds: every imported module of this package, except imports for type checkers."""
+    for node in body:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        for name in ("body", "orelse", "finalbody"):
+            yield from _parsed_imports(getattr(node, name, []))
+        for part in [*getattr(node, "handlers", []), *getattr(node, "cases", [])]:
+            yield from _parsed_imports(part.body)
+
+
+def test_imported_modules_are_those_that_a_parser_finds() -> None:
+    package = Path(rendering.__file__).parent
+    for path in package.rglob("*.py"):
+        source = path.read_text("utf-8")
+        parsed = {name for name in _parsed_imports(ast.parse(source).body) if name.split(".")[0] == package.name}
+        assert rendering.imported_modules(source) >= parsed, path
+        if path.name != "rendering.py":  # it contains programs as text
+            assert rendering.imported_modules(source) == parsed, path
