@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rolling_upgrade.engine import nginx, progress
 from rolling_upgrade.engine.model import Application, Color, Probe, Service
 from rolling_upgrade.engine.podman import container_name, last_logs
-from rolling_upgrade.engine.shell import UPTIME, quote, shell_join
+from rolling_upgrade.engine.shell import EXACT_UPTIME, UPTIME, quote, shell_join
 
 
 def gate(app: Application, service: Service, color: Color, process_file: str = "") -> str:
@@ -184,7 +184,7 @@ if [ $# -ne {len(process_files)} ]; then pids=''; fi"""
 def watch(conditions: list[str], *, seconds: float, passes: int, deadline_seconds: float, tolerance: int = 3) -> str:
     """Define `watch`: repeat all conditions until they hold, every half second, and faster to confirm a good round.
 
-    It succeeds after `passes` consecutive good rounds and at least `seconds`. It fails with status 1, and prints `why`,
+    It succeeds after `passes` consecutive good rounds and at least `seconds`, to the hundredth. It fails with status 1, and prints `why`,
     on a fatal condition, after `tolerance` consecutive bad rounds, or at the deadline. The seconds that are left are
     reported as progress.
     """
@@ -195,12 +195,18 @@ def watch(conditions: list[str], *, seconds: float, passes: int, deadline_second
     if [ "$spent" -ne "$shown" ] && [ "$spent" -lt {round(seconds)} ]; then shown=$spent; {left}; fi"""
     return f"""\
 {checks}
+read_clock() {{
+  clock=$({EXACT_UPTIME})
+  clock=${{clock%.*}}${{clock#*.}}
+}}
 watch() {{
-  began=$({UPTIME}) good=0 bad=0{" shown=-1" if seconds else ""} fatal='' why='nothing was asked'
+  read_clock
+  began=$clock good=0 bad=0{" shown=-1" if seconds else ""} fatal='' why='nothing was asked'
   while :; do
     if {every}; then good=$((good + 1)) bad=0; else good=0 bad=$((bad + 1)); fi
-    spent=$(($({UPTIME}) - began)){report if seconds else ""}
-    if [ "$good" -ge {passes} ] && [ "$spent" -ge {round(seconds)} ]; then return 0; fi
+    read_clock
+    spent=$(((clock - began) / 100)){report if seconds else ""}
+    if [ "$good" -ge {passes} ] && [ $((clock - began)) -ge {round(seconds * 100)} ]; then return 0; fi
     if [ -n "$fatal" ]; then break; fi
     if [ "$bad" -ge {tolerance} ]; then break; fi
     if [ "$spent" -ge {round(deadline_seconds)} ]; then break; fi

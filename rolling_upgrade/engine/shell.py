@@ -22,6 +22,8 @@ export PATH LC_ALL XDG_RUNTIME_DIR
 
 #: A command that prints the seconds since the boot. For durations: `date` jumps when somebody sets the host's clock.
 UPTIME = "cut -d . -f 1 /proc/uptime"
+#: The same with two decimals.
+EXACT_UPTIME = "cut -d ' ' -f 1 /proc/uptime"
 
 #: The command lines that run a script from standard input: as the user who has logged in; as root, through sudo.
 AS_LOGIN_USER, BY_SUDO = "exec sh -s", "exec sudo -n sh -s"

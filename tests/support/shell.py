@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from rolling_upgrade.engine.model import Application
-from rolling_upgrade.engine.shell import UPTIME, Script
+from rolling_upgrade.engine.shell import Script
 
 #: Values that break shell text with missing quotes.
 HOSTILE = (
@@ -83,7 +83,12 @@ class Programs:
         (self.directory.parent / "clock").write_text(f"{now}\n", "ascii")
         show = "awk '{ print int($1) }' \"$here/clock\""
         self.add("date", show)
-        self.add("cut", f'if [ "cut $*" = "{UPTIME}" ]; then {show}; else exec /usr/bin/cut "$@"; fi')
+        exact = 'awk \'{ printf "%.2f\\n", $1 }\' "$here/clock"'
+        self.add(
+            "cut",
+            f'case "$*" in "-d . -f 1 /proc/uptime") {show} ;; "-d   -f 1 /proc/uptime") {exact} ;; '
+            '*) exec /usr/bin/cut "$@" ;; esac',
+        )
         self.add(
             "sleep",
             'awk -v n="$1" \'{ printf "%.2f\\n", $1 + n }\' "$here/clock" >"$here/clock.new"\n'
