@@ -38,7 +38,7 @@ _END_START = b'{"end"'
 UNSEEN = "unseen.json"
 #: The line that a follower prints first: from now on it passes on control words.
 FOLLOWING = {"following": True}
-_POLL_SECONDS = 0.05
+_POLL_SECONDS = 0.02
 #: How long the executor of a plan that did not fit may take to exit.
 _EXIT_SECONDS = 5.0
 #: How long a script that asks whether a run has an executor may take.

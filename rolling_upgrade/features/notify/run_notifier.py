@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rolling_upgrade import rendering
 from rolling_upgrade.console import identity
@@ -19,8 +19,10 @@ from rolling_upgrade.engine.rollout import HostOutcome, HostRun
 from rolling_upgrade.engine.serialization import to_plain
 from rolling_upgrade.errors import PROGRAM, ExitCode
 from rolling_upgrade.features.notify.endings import cause, occasion
-from rolling_upgrade.features.notify.send import Sending, send
 from rolling_upgrade.features.notify.text import version_changes
+
+if TYPE_CHECKING:
+    from rolling_upgrade.features.notify.send import Sending
 
 
 class RunNotifier:
@@ -92,6 +94,9 @@ class RunNotifier:
         return tuple(dict.fromkeys(f"{failed.channel}: message not delivered: {failed.error}" for failed in failures))
 
     def _send(self, notice: Notice) -> None:
+        # Imports what sends mail, which most runs do not need.
+        from rolling_upgrade.features.notify.send import send
+
         read, secrets = rendering.notice_template, self._environment.secrets
         self._sendings.append(send(notice, self._channels, read=read, secrets=secrets))
 
