@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Thread
 
 from rolling_upgrade import rendering
 from rolling_upgrade.console import identity, prompt
@@ -182,9 +181,6 @@ def started(
     on_finish: Callable[[Summary], None] = lambda _: None,
 ) -> Iterator[Operation]:
     """Yield a new operation with a reporter and the connected hosts."""
-    if not dry_run:
-        # Packed while the hosts are observed.
-        Thread(target=rendering.engine, daemon=True).start()
     with make_reporter(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
         context = RunContext(new_run_id(), environment.rollout.lease_seconds, reporter.event)
         yield Operation(fleet, reporter, context, started_at, force, dry_run, on_finish)

@@ -98,6 +98,10 @@ class FabricHost:
         finally:
             close_channel(channel)
 
+    def connect(self) -> None:
+        """Connect unless the connection exists. Raises HostUnreachable."""
+        self._transport()
+
     def close(self) -> None:
         """Close the connection and its hops."""
         connection, self._connection = self._connection, None

@@ -32,9 +32,19 @@ class Fleet:
         """Return the host of that name. Raises StopIteration for an unknown one."""
         return next(host for host in self.hosts if host.name == name)
 
-    def observe(self) -> dict[str, HostState]:
-        """Observe every host. Raises HostUnreachable that names every unreachable host."""
-        return self.on_all(self.observe_one)
+    def observe(self, on_connected: Callable[[Host], None] | None = None) -> dict[str, HostState]:
+        """Observe every host. Raises HostUnreachable that names every unreachable host.
+
+        `on_connected` is called for each host between its connection and its observation.
+        """
+
+        def observe_one(host: Host) -> HostState:
+            if on_connected is not None:
+                self.host(host.name).connect()
+                on_connected(host)
+            return self.observe_one(host)
+
+        return self.on_all(observe_one)
 
     def observe_one(self, host: Host) -> HostState:
         """Observe one of the hosts. Raises HostUnreachable."""

@@ -63,6 +63,9 @@ class LocalHost:
         """Serve no images; the script of a push would find this workstation on port 5000."""
         yield image_push.prologue(5000, "password")
 
+    def connect(self) -> None:
+        """Hold no connection."""
+
     def close(self) -> None:
         """Hold no connection."""
 

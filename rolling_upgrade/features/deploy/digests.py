@@ -9,15 +9,16 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from threading import Thread
 
 from rolling_upgrade.engine import local_command, podman
-from rolling_upgrade.engine.host import Host
+from rolling_upgrade.engine.host import Answer, Cancelled, Host
 from rolling_upgrade.engine.model import HostState, Image
 from rolling_upgrade.engine.shell import direct
 from rolling_upgrade.engine.untrusted import Malformed
-from rolling_upgrade.errors import PreflightError
+from rolling_upgrade.errors import PreflightError, RollingError
 from rolling_upgrade.ssh.fleet import Fleet
 
 #: The time limit for a registry that may be unreachable from here.
@@ -41,10 +42,46 @@ class Resolved:
     notes: tuple[str, ...] = ()
 
 
-def resolve(fleet: Fleet, states: Mapping[str, HostState], images: Sequence[Image]) -> Resolved:
+class EarlyAnswers:
+    """Lets the first hosts query their registries while they are observed, which saves their round trips."""
+
+    def __init__(self, hosts: Sequence[Host], images: Sequence[Image]) -> None:
+        self._images = {image.exact: image for image in images}
+        self._asked = {host.name for host in hosts[:WITNESSES]} if images else set()
+        self._answers: dict[str, Future[Answer]] = {}
+
+    def ask(self, host: Host) -> None:
+        """Ask a connected host in a thread, if it is one of the first."""
+        if host.name in self._asked:
+            answer: Future[Answer] = Future()
+            self._answers[host.name] = answer
+            Thread(target=_answer, args=(answer, host, list(self._images.values())), daemon=True).start()
+
+    def of(self, host: Host, images: Sequence[Image]) -> Answer | None:
+        """Wait for the answer of a host; None if it was not asked for exactly these images, or did not answer."""
+        answer = self._answers.get(host.name)
+        if answer is None or self._images.keys() != {image.exact for image in images}:
+            return None
+        try:
+            return answer.result()
+        except (RollingError, Cancelled):
+            return None
+
+
+def _answer(answer: Future[Answer], host: Host, images: Sequence[Image]) -> None:
+    try:
+        answer.set_result(_ask_host(host, images))
+    except BaseException as error:  # noqa: BLE001 - raised again where the answer is needed
+        answer.set_exception(error)
+
+
+def resolve(
+    fleet: Fleet, states: Mapping[str, HostState], images: Sequence[Image], early: EarlyAnswers | None = None
+) -> Resolved:
     """Resolve each image at its registry; an image with a digest must exist there.
 
-    Raises PreflightError if no machine can query a registry, a registry refuses, or two hosts disagree.
+    `early` has answers of hosts, which are used if the workstation cannot ask. Raises PreflightError if no machine can
+    query a registry, a registry refuses, or two hosts disagree.
     """
     requested = {image.exact: image for image in images}
     if not requested:
@@ -53,7 +90,7 @@ def resolve(fleet: Fleet, states: Mapping[str, HostState], images: Sequence[Imag
     notes = ["digests: resolved by this workstation"] if resolved else []
     missing = [image for name, image in requested.items() if name not in resolved]
     if missing:
-        from_hosts = _from_hosts(fleet, states, missing)
+        from_hosts = _from_hosts(fleet, states, missing, early)
         resolved |= from_hosts.images
         notes += from_hosts.notes
     return Resolved(resolved, tuple(notes))
@@ -92,14 +129,18 @@ def _ask_here(image: Image) -> Image | None:
     return _with_digest(image, digest, revision)
 
 
-def _from_hosts(fleet: Fleet, states: Mapping[str, HostState], images: Sequence[Image]) -> Resolved:
+def _from_hosts(
+    fleet: Fleet, states: Mapping[str, HostState], images: Sequence[Image], early: EarlyAnswers | None
+) -> Resolved:
     capable = [host for host in fleet.hosts if states[host.name].fact("has_skopeo") == "yes"]
     if not capable:
         raise PreflightError(
             "neither this workstation nor any host can query a registry: skopeo is missing.",
             next_step="apt-get install skopeo here or on a host, or name images by digest",
         )
-    answers = fleet.on_all(lambda host: resolve_on_host(host, images), hosts=capable[:WITNESSES])
+    answers = fleet.on_all(
+        lambda host: resolve_on_host(host, images, early.of(host, images) if early else None), hosts=capable[:WITNESSES]
+    )
     if lines := disagreements(answers):
         listed = "\n  ".join(lines)
         raise PreflightError(
@@ -114,9 +155,16 @@ def _from_hosts(fleet: Fleet, states: Mapping[str, HostState], images: Sequence[
     return Resolved(dict(next(iter(answers.values()))), (note,))
 
 
-def resolve_on_host(host: Host, images: Sequence[Image]) -> dict[str, Image]:
-    """Resolve the digest of each image on one host; the result is keyed by `Image.exact`. Raises PreflightError."""
-    answer = host.run(direct(podman.resolve(images)), timeout_seconds=HOST_SECONDS)
+def _ask_host(host: Host, images: Sequence[Image]) -> Answer:
+    return host.run(direct(podman.resolve(images)), timeout_seconds=HOST_SECONDS)
+
+
+def resolve_on_host(host: Host, images: Sequence[Image], answer: Answer | None = None) -> dict[str, Image]:
+    """Resolve the digest of each image on one host, or from its early answer.
+
+    The result is keyed by `Image.exact`. Raises PreflightError.
+    """
+    answer = answer or _ask_host(host, images)
     lines = answer.output.splitlines()
     failures = [line.removeprefix("! ") for line in lines if line.startswith("! ")]
     rows = {row[0]: row[1:] for line in lines if len(row := line.split(" ")) > 1 and row[1].startswith("sha256:")}

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from threading import Thread
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from rolling_upgrade import config, rendering
 from rolling_upgrade.console import identity
 from rolling_upgrade.engine import preflight
 from rolling_upgrade.engine.executor import RunContext
+from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.maintenance import BY_SETTING
 from rolling_upgrade.engine.model import (
+    Application,
     Environment,
     HostState,
     Image,
@@ -26,16 +31,18 @@ from rolling_upgrade.engine.model import (
 from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.engine.preflight import Finding
 from rolling_upgrade.engine.rollout import HostRun, batch_size
-from rolling_upgrade.errors import PROGRAM, ExitCode, usage_error
+from rolling_upgrade.errors import PROGRAM, ExitCode, RollingError, usage_error
 from rolling_upgrade.features import operation
 from rolling_upgrade.features.deploy import digests
 from rolling_upgrade.features.deploy.digests import Resolved
 from rolling_upgrade.features.deploy.plan import plan_deploy
-from rolling_upgrade.features.deploy.push import LocalImages, prepared
 from rolling_upgrade.features.deploy.steps import DeploySpec
 from rolling_upgrade.features.registry.workflow import log_in
 from rolling_upgrade.features.rollback.selection import candidates
 from rolling_upgrade.ssh.fleet import Fleet
+
+if TYPE_CHECKING:
+    from rolling_upgrade.features.deploy.push import LocalImages
 
 
 @dataclass(frozen=True)
@@ -81,8 +88,9 @@ def deploy(
         fleet, context = run.fleet, run.context
         for warning in environment.warnings:
             context.emit(Phase.NOTE, f"warning: {warning}")
-        states = fleet.observe()
-        with _resolved(fleet, states, context, image, promoted, dry_run=dry_run) as (resolved, local):
+        early = _early(fleet, promoted)
+        states = fleet.observe(on_connected=partial(_while_observed, fleet, early))
+        with _resolved(fleet, states, context, image, promoted, early, dry_run=dry_run) as (resolved, local):
             wanted = _with_images(environment, lambda service: resolved.images.get(service.image.exact, service.image))
             plan = _planner(wanted, root, context, resolved.notes, local, force=force)
             if local:
@@ -131,6 +139,39 @@ def _transfer(environment: Environment, option: str, archives: Sequence[str]) ->
     return chosen
 
 
+def _while_observed(fleet: Fleet, early: digests.EarlyAnswers | None, host: Host) -> None:
+    """Use the time in which a connected host answers: ask it for digests, and render what the run needs."""
+    if early is not None:
+        early.ask(host)
+    if host.name == fleet.hosts[0].name:
+        Thread(target=_render, args=(fleet.targets[host.name].application,), daemon=True).start()
+
+
+def _render(app: Application) -> None:
+    """Pack the engine and load the template of the site. Both are kept; an error is raised again by their users."""
+    with suppress(RollingError):
+        rendering.engine()
+        rendering.nginx_site(app)
+
+
+def _early(fleet: Fleet, promoted: Promoted | None) -> digests.EarlyAnswers | None:
+    """Return what asks hosts for the digests while they are observed, if no login and no promotion comes first."""
+    targets = fleet.environment.targets
+    if (
+        promoted
+        or fleet.environment.rollout.transfer is not Transfer.PULL
+        or any(target.application.login for target in targets)
+        or digests.can_ask_here()
+    ):
+        return None
+    return digests.EarlyAnswers(fleet.hosts, _without_digest(fleet.environment))
+
+
+def _without_digest(environment: Environment) -> list[Image]:
+    services = [service for target in environment.targets for service in target.application.services]
+    return [service.image for service in services if not service.image.digest]
+
+
 @contextmanager
 def _resolved(
     fleet: Fleet,
@@ -138,6 +179,7 @@ def _resolved(
     context: RunContext,
     archives: Sequence[str],
     promoted: Promoted | None,
+    early: digests.EarlyAnswers | None,
     *,
     dry_run: bool,
 ) -> Iterator[tuple[Resolved, LocalImages | None]]:
@@ -146,19 +188,23 @@ def _resolved(
         logins = {target.name: login for target in fleet.environment.targets if (login := target.application.login)}
         if not dry_run:
             log_in(fleet, logins)
-        yield _digests(fleet, states, promoted), None
+        yield _digests(fleet, states, promoted, early), None
         return
+    from rolling_upgrade.features.deploy.push import prepared
+
     paths = {name: Path(path).expanduser() for name, _, path in (archive.partition("=") for archive in archives)}
     with prepared(fleet, paths, lambda text: context.emit(Phase.NOTE, text)) as local:
         yield Resolved(local.images), local
 
 
-def _digests(fleet: Fleet, states: Mapping[str, HostState], promoted: Promoted | None) -> Resolved:
+def _digests(
+    fleet: Fleet, states: Mapping[str, HostState], promoted: Promoted | None, early: digests.EarlyAnswers | None
+) -> Resolved:
     """Resolve every desired image once for the whole run, promoted images included."""
-    images = [service.image for target in fleet.environment.targets for service in target.application.services]
-    resolved = digests.resolve(fleet, states, [image for image in images if not image.digest or promoted])
     if promoted is None:
-        return resolved
+        return digests.resolve(fleet, states, _without_digest(fleet.environment), early)
+    images = [service.image for target in fleet.environment.targets for service in target.application.services]
+    resolved = digests.resolve(fleet, states, images)
     compared = digests.compare_with_source(fleet, states, promoted.source, promoted.images, resolved.images)
     return replace(resolved, notes=(*resolved.notes, *compared))
 
