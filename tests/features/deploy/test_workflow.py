@@ -157,6 +157,22 @@ def test_deploy_with_an_unreachable_host_changes_none(project: Project, fleet: S
     assert fleet.changed() == []
 
 
+def test_deploy_asks_two_hosts_once_for_the_digests(project: Project, fleet: SimulatedFleet) -> None:
+    assert deploy("demo", root=project.root) is ExitCode.DONE
+
+    assert [fleet.ran(host).count("resolve") for host in ("web1", "web2")] == [1, 1]
+
+
+def test_deploy_whose_early_question_was_lost_asks_again(project: Project, fleet: SimulatedFleet) -> None:
+    fleet.answers["web1", "resolve"] = ConnectionDropped("web1: the connection dropped.")
+
+    with pytest.raises(HostUnreachable, match="the connection dropped"):
+        deploy("demo", root=project.root)
+
+    assert fleet.ran("web1").count("resolve") == 2
+    assert fleet.changed() == []
+
+
 def test_deploy_of_a_tag_that_hosts_resolve_differently_is_refused(project: Project, fleet: SimulatedFleet) -> None:
     other = "sha256:" + "e" * 64
     rows = [f"{replace(service.image, digest='').exact} {other}" for service in fleet.app.services]
