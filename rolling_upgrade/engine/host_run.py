@@ -235,6 +235,8 @@ class RunExecutor:
             executor.prepare(self.runner, self.document.plan, self.context)
         except LockLost as error:
             return _end(HostResult.UNKNOWN, error)
+        except Interrupted:
+            return self._not_started()
         except Exception as error:  # noqa: BLE001 - a defect ends the run like a failed step
             return self._end_preparation(executor.as_rolling_error(self.document.plan, error))
         self.announce(PREPARED)

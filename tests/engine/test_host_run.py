@@ -182,6 +182,20 @@ def test_execute_cancelled_before_the_preparation_does_not_begin_it(home: Path) 
     assert not (home / "releases.jsonl").exists()
 
 
+def test_execute_cancelled_during_the_preparation_is_not_recorded_as_a_failure(home: Path) -> None:
+    words, journal = Words(PREPARE, GO), Journal(home, "r2")
+    journal.begin()
+
+    def cancel(event: Event) -> None:
+        if (event.step, event.phase) == ("backup", Phase.STARTED):
+            words.add(CANCEL)
+
+    end = host_run.execute(document(plan(home, backup="sleep 60")), journal, words, cancel)
+
+    assert (end.result, end.error, held(home)) == (HostResult.NOT_STARTED, "", False)
+    assert not (home / "releases.jsonl").exists()
+
+
 @pytest.mark.parametrize("words", [(), (PREPARE,)])
 def test_execute_without_a_word_ends_within_the_lease(words: tuple[str, ...], home: Path) -> None:
     end, done = execute(document(plan(home), lease_seconds=0.2), *words)
