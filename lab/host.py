@@ -75,7 +75,7 @@ class Host:
         """Run a script on the host without SSH. With `check`, a failure raises StepFailed with the output."""
         done = self.machine.enter(self.container, user, _ENVIRONMENT[user], script, timeout=timeout)
         if check and done.returncode != 0:
-            output = (done.stderr + done.stdout).strip()[-2000:]
+            output = (done.stdout + done.stderr).strip()[-2000:]
             raise StepFailed(f"{self.name}: the script ended with {done.returncode}: {output}")
         return done
 
