@@ -7,7 +7,7 @@ run finds nothing to do, and after an interruption the next run resumes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from rolling_upgrade import rendering
@@ -244,6 +244,9 @@ def _summary(environment: str, spec: ApplySpec, hosts: tuple[HostSummary, ...], 
         message = (
             f"{', '.join(failed)}: {spec.action} failed. Next: fix the cause and run the same command again; it resumes"
         )
-    # A host refuses only a run beside another one.
-    code = exit_code(LockHeld("") if row.result is HostResult.NOT_STARTED else row.result for row in hosts)
-    return Summary(spec.action, environment, "", code, seconds, hosts, message)
+    return Summary(spec.action, environment, "", exit_code_of(hosts), seconds, hosts, message)
+
+
+def exit_code_of(hosts: Iterable[HostSummary]) -> ExitCode:
+    """Return the exit code of a run without a lock. A host that did not start it was busy with another one."""
+    return exit_code(LockHeld("") if row.result is HostResult.NOT_STARTED else row.result for row in hosts)

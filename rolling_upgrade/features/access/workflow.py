@@ -17,7 +17,7 @@ from rolling_upgrade.console.output import print_result
 from rolling_upgrade.console.reporter import Reporter, make_reporter
 from rolling_upgrade.console.text import one_line, table, unreachable_lines
 from rolling_upgrade.engine.host import Host
-from rolling_upgrade.engine.model import Environment, Event, HostResult, HostSummary, Phase, Summary, exit_code
+from rolling_upgrade.engine.model import Environment, Event, HostResult, HostSummary, Phase, Summary
 from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.engine.resource import as_root
 from rolling_upgrade.engine.shell import direct
@@ -26,7 +26,7 @@ from rolling_upgrade.features.access import keys, plan, shell
 from rolling_upgrade.features.access.keys import Access, KeyChange, read_access
 from rolling_upgrade.features.access.plan import AccessReport, DesiredAccess, Holder, Standing
 from rolling_upgrade.features.access.shell import HostAccess
-from rolling_upgrade.features.apply import host_summaries, new_context, run_plan
+from rolling_upgrade.features.apply import exit_code_of, host_summaries, new_context, run_plan
 from rolling_upgrade.ssh.connection import login_fingerprints
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
@@ -234,7 +234,7 @@ def _summary(
         for holder in plan.kept(desired[name], current):
             rows = lines if holder.standing is Standing.REVOKED else warnings
             rows.append(f"{name}: {plan.kept_line(holder)}")
-    code = ExitCode.PARTLY_DONE if lines else exit_code(row.result for row in hosts)
+    code = ExitCode.PARTLY_DONE if lines else exit_code_of(hosts)
     if elsewhere:
         sync_all = f"{PROGRAM} access.sync --env {environment}"
         warnings.insert(0, f"hosts outside of --hosts are not synced. Next: {sync_all}")

@@ -84,7 +84,7 @@ def test_revoke_that_a_host_refuses_beside_another_run_names_the_host(
     refused = RunEnd(HostResult.NOT_STARTED, error="LockHeld", message="another run prepares the host")
     monkeypatch.setattr(apply, "_execute", lambda *_: refused)
 
-    assert revoke("demo", "bob", root=project.root, force=True) is ExitCode.FAILED
+    assert revoke("demo", "bob", root=project.root, force=True) is ExitCode.LOCKED
 
     output = capsys.readouterr().out
     assert "web1, web2: not synced; the keys there are unchanged." in output
