@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -340,9 +340,8 @@ def execute(
     document: RunDocument, journal: Journal, words: Words, on_event: Callable[[Event], None] = lambda _: None
 ) -> RunEnd:
     """Execute a run on this machine, or end one whose executor was killed. Its journal gets all events."""
-    plan, before = document.plan, journal.messages()
+    plan = document.plan
     runner = StepProcess(journal.home, plan.run_id, document.lease_seconds, is_locked=plan.is_locked)
-    only = None if plan.is_locked else _exclusive(journal.home / "lock/run")
 
     def report(event: Event) -> None:
         journal.append({"event": to_plain(event)})
@@ -355,35 +354,32 @@ def execute(
 
     context = RunContext(plan.run_id, document.lease_seconds, report, cancelled=words.cancelled)
     run = RunExecutor(document, LocalHost(plan.host), runner, words, context, announce)
-    if not plan.is_locked and only is None:
-        held = LockHeld(
-            f"{plan.host}: another run prepares the host; nothing was touched", next_step="wait until it ends"
-        )
-        end = _end(HostResult.NOT_STARTED, held)
-    elif any("state" in message or "event" in message for message in before):
-        runner.end_leftovers()
-        end = run.resume(**_progress(before))
-    else:
-        end = run.execute()
-    # Before the last line: after it, the workstation may write another plan.
-    with suppress(OSError):
-        journal.plan.unlink(missing_ok=True)
-    journal.append({END: to_plain(end)})
-    if only is not None:
-        os.close(only)
+    with nullcontext(True) if plan.is_locked else _alone(journal.home / "lock/run") as is_alone:
+        if not is_alone:
+            refusal = f"{plan.host}: another run prepares the host; nothing was touched"
+            end = _end(HostResult.NOT_STARTED, LockHeld(refusal, next_step="wait until it ends"))
+        elif journal.has_begun:
+            runner.end_leftovers()
+            end = run.resume(**_progress(journal.messages()))
+        else:
+            end = run.execute()
+        # Before the last line: after it, the workstation may write another plan.
+        journal.delete_plan()
+        journal.append({END: to_plain(end)})
     return end
 
 
-def _exclusive(path: Path) -> int | None:
-    """Lock a file until the end of this process, and return its descriptor; None if another process has locked it."""
+@contextmanager
+def _alone(path: Path) -> Iterator[bool]:
+    """Lock a file during the block; yield False if another process has locked it."""
     path.parent.mkdir(exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        return None
-    return handle
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def _progress(messages: Sequence[Mapping[str, Any]]) -> dict[str, set[str]]:

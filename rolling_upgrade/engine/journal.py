@@ -65,7 +65,10 @@ class Journal:
         self._handle: int | None = None
 
     def begin(self) -> bool:
-        """Become the executor of the run; False if it has one, or has ended. Raises OSError if the journal is not writable."""
+        """Become the executor of the run; False if it has one, or has ended.
+
+        Raises OSError if the journal is not writable.
+        """
         handle = os.open(self._alive, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         began = time.monotonic()
         while True:
@@ -73,8 +76,8 @@ class Journal:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                # Without events, the lock is that of the executor of an earlier plan, which is about to exit. Otherwise
-                # it may be that of a script which asks whether the run has an executor.
+                # Before the first event, the executor of an earlier plan may still hold the lock; it is about to exit.
+                # Later, a script that asks for an executor may hold it for a moment.
                 seconds = _ASK_SECONDS if self.events.exists() else _EXIT_SECONDS
                 if time.monotonic() - began > seconds:
                     os.close(handle)
@@ -167,8 +170,13 @@ class Journal:
             os.fsync(file.fileno())
             return file.read().decode(errors="surrogateescape")
 
+    def delete_plan(self) -> None:
+        """Delete the plan, which contains secrets."""
+        with suppress(OSError):
+            self.plan.unlink(missing_ok=True)
+
     def delete_plans_of_dead_runs(self) -> None:
-        """Delete the plans of runs whose executor was killed, which contain secrets.
+        """Delete the plans of runs whose executor was killed.
 
         This run needs the lock: without it, a workstation may be about to start the executor again, to undo its run.
         """
@@ -176,8 +184,7 @@ class Journal:
             other = Journal(self.home, plan.parent.name)
             # Without events, the run is about to start.
             if plan != self.plan and other.events.exists() and not other.is_alive():
-                with suppress(OSError):
-                    plan.unlink()
+                other.delete_plan()
 
     def send(self, word: str) -> None:
         """Pass a control word to the executor; nothing happens if there is none."""

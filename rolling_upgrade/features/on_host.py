@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,7 +66,7 @@ def run(home: Path, run_id: str, position: int) -> int:
     except OSError as error:
         _complain(f"cannot write to {journal.path}: {error.strerror or error}")
         if not journal.has_begun:
-            _delete_plan(journal)
+            journal.delete_plan()
         return 1
     if is_executor:
         # Imported before the fork, so that a damaged engine fails while the workstation listens.
@@ -86,12 +85,6 @@ def follow(home: Path, run_id: str, position: int) -> int:
     from rolling_upgrade.engine.journal import follow as follow_journal
 
     return follow_journal(Journal(home, run_id), position, None, sys.stdout.fileno())
-
-
-def _delete_plan(journal: Journal) -> None:
-    """Delete the plan, which contains secrets."""
-    with suppress(OSError):
-        journal.plan.unlink(missing_ok=True)
 
 
 def _become_executor(journal: Journal, control: int) -> None:
@@ -132,7 +125,7 @@ def _execute(journal: Journal, control: int) -> None:
         document = _document(journal)
         if document is None:
             end = host_run.end_without_plan(journal)
-            _delete_plan(journal)
+            journal.delete_plan()
             journal.append({END: to_plain(end)})
             return
         plan = document.plan
@@ -143,7 +136,7 @@ def _execute(journal: Journal, control: int) -> None:
         end = host_run.execute(document, journal, words)
     except BaseException:
         # Not after the end of the run: the workstation may have written another plan by then.
-        _delete_plan(journal)
+        journal.delete_plan()
         raise
     is_due = document.notice is not None and not end.observation
     if is_due and not words.is_seen_within(document.seen_seconds):
