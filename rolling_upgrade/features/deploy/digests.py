@@ -43,7 +43,10 @@ class Resolved:
 
 
 class EarlyAnswers:
-    """Lets the first hosts query their registries while they are observed, which saves their round trips."""
+    """Lets the first hosts query their registries while they are observed, which saves their round trips.
+
+    Without images, it asks no host.
+    """
 
     def __init__(self, hosts: Sequence[Host], images: Sequence[Image]) -> None:
         self._images = {image.exact: image for image in images}

@@ -88,7 +88,7 @@ def deploy(
         fleet, context = run.fleet, run.context
         for warning in environment.warnings:
             context.emit(Phase.NOTE, f"warning: {warning}")
-        early = _early(fleet, promoted)
+        early = _early_answers(fleet, promoted)
         states = fleet.observe(on_connected=partial(_while_observed, fleet, early))
         with _resolved(fleet, states, context, image, promoted, early, dry_run=dry_run) as (resolved, local):
             wanted = _with_images(environment, lambda service: resolved.images.get(service.image.exact, service.image))
@@ -139,10 +139,9 @@ def _transfer(environment: Environment, option: str, archives: Sequence[str]) ->
     return chosen
 
 
-def _while_observed(fleet: Fleet, early: digests.EarlyAnswers | None, host: Host) -> None:
+def _while_observed(fleet: Fleet, early: digests.EarlyAnswers, host: Host) -> None:
     """Use the time in which a connected host answers: ask it for digests, and render what the run needs."""
-    if early is not None:
-        early.ask(host)
+    early.ask(host)
     if host.name == fleet.hosts[0].name:
         Thread(target=_render, args=(fleet.targets[host.name].application,), daemon=True).start()
 
@@ -154,17 +153,15 @@ def _render(app: Application) -> None:
         rendering.nginx_site(app)
 
 
-def _early(fleet: Fleet, promoted: Promoted | None) -> digests.EarlyAnswers | None:
-    """Return what asks hosts for the digests while they are observed, if no login and no promotion comes first."""
-    targets = fleet.environment.targets
-    if (
-        promoted
+def _early_answers(fleet: Fleet, promoted: Promoted | None) -> digests.EarlyAnswers:
+    """Return what asks hosts while they are observed: nothing if a login or a promotion comes first."""
+    is_later = (
+        promoted is not None
         or fleet.environment.rollout.transfer is not Transfer.PULL
-        or any(target.application.login for target in targets)
+        or any(target.application.login for target in fleet.environment.targets)
         or digests.can_ask_here()
-    ):
-        return None
-    return digests.EarlyAnswers(fleet.hosts, _without_digest(fleet.environment))
+    )
+    return digests.EarlyAnswers(fleet.hosts, [] if is_later else _without_digest(fleet.environment))
 
 
 def _without_digest(environment: Environment) -> list[Image]:
@@ -179,7 +176,7 @@ def _resolved(
     context: RunContext,
     archives: Sequence[str],
     promoted: Promoted | None,
-    early: digests.EarlyAnswers | None,
+    early: digests.EarlyAnswers,
     *,
     dry_run: bool,
 ) -> Iterator[tuple[Resolved, LocalImages | None]]:
@@ -198,7 +195,7 @@ def _resolved(
 
 
 def _digests(
-    fleet: Fleet, states: Mapping[str, HostState], promoted: Promoted | None, early: digests.EarlyAnswers | None
+    fleet: Fleet, states: Mapping[str, HostState], promoted: Promoted | None, early: digests.EarlyAnswers
 ) -> Resolved:
     """Resolve every desired image once for the whole run, promoted images included."""
     if promoted is None:
