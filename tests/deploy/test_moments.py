@@ -250,37 +250,32 @@ def test_connection_dropped_for_good(arena: Arena, moment: Moment) -> None:
 def test_connection_dropped_for_a_while(arena: Arena, moment: Moment) -> None:
     """The workstation continues when the packets pass again, and completes its run."""
     seconds = Random(f"{moments.SEED} {moment}").uniform(1, 20)  # noqa: S311
-    with hit(arena, moment, DROP_SSH) as fault:
-        print(f"dropped for {seconds:.1f} s")
-        time.sleep(seconds)
-        lift(arena.host)
-        code, output = end_task(fault.task)
-        run = concluded(arena, fault)
-    assert_completed(code, output, run, moment)
+    print(f"dropped for {seconds:.1f} s")
+    survive(arena, moment, DROP_SSH, seconds)
 
 
 @moments_of("closed")
 def test_connection_closed(arena: Arena, moment: Moment) -> None:
     """The workstation reconnects and completes its run."""
-    with hit(arena, moment, CLOSE_SSH) as fault:
-        code, output = end_task(fault.task)
-        run = concluded(arena, fault)
-    assert_completed(code, output, run, moment)
+    survive(arena, moment, CLOSE_SSH)
 
 
 @moments_of("reset")
 def test_connection_reset(arena: Arena, moment: Moment) -> None:
     """Each packet is answered with a reset for three seconds. The workstation reconnects and completes its run."""
-    with hit(arena, moment, RESET_SSH) as fault:
-        time.sleep(3)
+    survive(arena, moment, RESET_SSH, 3)
+
+
+def survive(arena: Arena, moment: Moment, fault_script: str, seconds: float = 0) -> None:
+    """Disturb the connection for some seconds, and assert that the workstation completes its run.
+
+    Before the run exists, it may give up instead.
+    """
+    with hit(arena, moment, fault_script) as fault:
+        time.sleep(seconds)
         lift(arena.host)
         code, output = end_task(fault.task)
         run = concluded(arena, fault)
-    assert_completed(code, output, run, moment)
-
-
-def assert_completed(code: int, output: str, run: Run | None, moment: Moment) -> None:
-    """Assert that a run survived its connection. Before its run exists, the workstation may give up instead."""
     if run is None:
         assert not moment.step
         assert code == 3, output

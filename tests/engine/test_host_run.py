@@ -79,6 +79,18 @@ def execute(
     return end, done.read_text().split() if done.exists() else []
 
 
+def execute_cancelled_at(made: Plan, step: str, phase: Phase, *words: str) -> RunEnd:
+    """Execute the plan, and cancel it when an event arrives."""
+    received, journal = Words(*words), Journal(Path(made.home), "r2")
+    journal.begin()
+
+    def cancel(event: Event) -> None:
+        if (event.step, event.phase) == (step, phase):
+            received.add(CANCEL)
+
+    return host_run.execute(document(made), journal, received, cancel)
+
+
 def held(home: Path) -> bool:
     return (home / "lock" / "held").exists()
 
@@ -136,14 +148,7 @@ def test_execute_of_a_host_that_another_run_changed_after_a_takeover_is_not_plan
 
 
 def test_execute_cancelled_at_the_barrier_unlocks(home: Path) -> None:
-    words, journal = Words(PREPARE), Journal(home, "r2")
-    journal.begin()
-
-    def cancel(event: Event) -> None:
-        if (event.step, event.phase) == ("backup", Phase.DONE):
-            words.add(CANCEL)
-
-    end = host_run.execute(document(plan(home)), journal, words, cancel)
+    end = execute_cancelled_at(plan(home), "backup", Phase.DONE, PREPARE)
 
     assert (end.result, end.error, held(home)) == (HostResult.NOT_STARTED, "", False)
     assert (home / "done").read_text() == "backup\n"
@@ -169,28 +174,14 @@ def test_execute_cancelled_while_it_waits_for_an_earlier_step_unlocks(home: Path
 
 
 def test_execute_cancelled_before_the_preparation_does_not_begin_it(home: Path) -> None:
-    words, journal = Words(PREPARE, GO), Journal(home, "r2")
-    journal.begin()
-
-    def cancel(event: Event) -> None:
-        if (event.step, event.phase) == ("lock", Phase.DONE):
-            words.add(CANCEL)
-
-    end = host_run.execute(document(plan(home)), journal, words, cancel)
+    end = execute_cancelled_at(plan(home), "lock", Phase.DONE, PREPARE, GO)
 
     assert (end.result, end.error, held(home)) == (HostResult.NOT_STARTED, "", False)
     assert not (home / "releases.jsonl").exists()
 
 
 def test_execute_cancelled_during_the_preparation_is_not_recorded_as_a_failure(home: Path) -> None:
-    words, journal = Words(PREPARE, GO), Journal(home, "r2")
-    journal.begin()
-
-    def cancel(event: Event) -> None:
-        if (event.step, event.phase) == ("backup", Phase.STARTED):
-            words.add(CANCEL)
-
-    end = host_run.execute(document(plan(home, backup="sleep 60")), journal, words, cancel)
+    end = execute_cancelled_at(plan(home, backup="sleep 60"), "backup", Phase.STARTED, PREPARE, GO)
 
     assert (end.result, end.error, held(home)) == (HostResult.NOT_STARTED, "", False)
     assert not (home / "releases.jsonl").exists()
@@ -314,14 +305,7 @@ def test_execute_without_a_lock_failed_step_leaves_the_host_to_the_next_run(home
 
 
 def test_execute_without_a_lock_cancel_takes_effect_after_the_running_step(home: Path) -> None:
-    words, journal = Words(PREPARE, GO), Journal(home, "r2")
-    journal.begin()
-
-    def cancel(event: Event) -> None:
-        if (event.step, event.phase) == ("a", Phase.STARTED):
-            words.add(CANCEL)
-
-    end = host_run.execute(document(preparation(home)), journal, words, cancel)
+    end = execute_cancelled_at(preparation(home), "a", Phase.STARTED, PREPARE, GO)
 
     assert (end.result, end.error) == (HostResult.UNKNOWN, "Interrupted")
     assert (home / "done").read_text() == "a\n"
