@@ -184,9 +184,9 @@ if [ $# -ne {len(process_files)} ]; then pids=''; fi"""
 def watch(conditions: list[str], *, seconds: float, passes: int, deadline_seconds: float, tolerance: int = 3) -> str:
     """Define `watch`: repeat all conditions until they hold, every half second, and faster to confirm a good round.
 
-    It succeeds after `passes` consecutive good rounds and at least `seconds`, to the hundredth. It fails with status 1, and prints `why`,
-    on a fatal condition, after `tolerance` consecutive bad rounds, or at the deadline. The seconds that are left are
-    reported as progress.
+    It succeeds after `passes` consecutive good rounds and at least `seconds`, to the hundredth. It fails with status 1,
+    and prints `why`, on a fatal condition, after `tolerance` consecutive bad rounds, or at the deadline. The seconds
+    that are left are reported as progress.
     """
     checks = "\n".join(f"watch_{number}() {{\n{condition}\n}}" for number, condition in enumerate(conditions))
     every = " && ".join(f"watch_{number}" for number in range(len(conditions))) or "true"

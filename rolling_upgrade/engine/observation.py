@@ -348,7 +348,9 @@ def environment_marks(service: Service) -> dict[str, str]:
 
 
 def ask_python(home: str) -> str:
-    """Print `sqlite.RECENT` and `sqlite.USABLE` if they hold, and `DIRECTORY KEY:MARK…` for each environment file; nothing without Python.
+    """Print `sqlite.RECENT` and `sqlite.USABLE` if they hold, and `DIRECTORY KEY:MARK…` for each environment file.
+
+    It prints nothing without Python.
 
     One process answers both, because the start of Python costs more than all other facts.
     """

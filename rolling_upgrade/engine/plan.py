@@ -72,7 +72,7 @@ class ServicePlan:
 class Plan:
     """Everything that a run does on one host, in order. A plan without `steps` has nothing to do.
 
-    A plan without `acquire`, such as that of setup, needs no lock and has no undo: its steps can be repeated.
+    A plan without `acquire` takes no lock and has no undo, because its steps can be repeated. Setup makes such plans.
 
     Attributes:
         acquire: acquires the host's lock and observes the host again under it.

@@ -75,7 +75,10 @@ id=$(date -u +%Y%m%dT%H%M%SZ)-$(od -An -N3 -tx1 /dev/urandom | tr -d ' \\n') kin
 
 
 def _run(app: Application, kind: BackupKind, wait_seconds: int, running: str) -> str:
-    """Run the program in the namespace after `running` has set the variable of this name. A deploy does not wait for other backups: it only copies the database."""
+    """Run the program in the namespace, after `running` has set the variable of this name.
+
+    A deploy does not wait for other backups: it only copies the database.
+    """
     call = f'{IN_NAMESPACE} backup "$id" "$kind" "$running"'
     setup = f"{running}\n{in_namespace(program(app, kind))}"
     if kind is BackupKind.DEPLOY:
