@@ -300,7 +300,8 @@ def test_observe_uninstall_removes_only_the_environment(watched: Watched) -> Non
     targets = watched.api(9090, "/api/v1/targets?state=active")
     assert "memoryark" not in json.dumps(targets)
     assert "memoryark" not in json.dumps(watched.api(9090, "/api/v1/rules"))
-    assert watched.query('up{job="prometheus"} == 1')
+    # After a restart, Prometheus has no values until its first scrape.
+    wait_until(lambda: watched.query('up{job="prometheus"} == 1'), "Prometheus scrapes itself")
     secret = watched.chat.url().rpartition("/")[2]
     assert watched.monitor.sh(f"grep -r {secret} {ETC}", check=False).returncode == 1
     code, output = watched.site.run("observe.uninstall")
