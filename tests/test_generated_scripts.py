@@ -32,6 +32,7 @@ from rolling_upgrade.engine.model import (
     Certificate,
     Color,
     Container,
+    ContainerOptions,
     DatabaseServer,
     Environment,
     Firewall,
@@ -43,6 +44,7 @@ from rolling_upgrade.engine.model import (
     RolloutPolicy,
     Target,
     Tls,
+    Volume,
 )
 from rolling_upgrade.engine.plan import Plan, Step
 from rolling_upgrade.engine.podman import spec_hash
@@ -121,7 +123,10 @@ def applications() -> dict[str, Application]:
     served = replace(
         secured, database="", database_server=server, auto_backup=True, backup_calendar=("*-*-* 02:00:00",)
     )
-    counted = replace(application(), request_metrics=True, metrics_dir="/srv/it's metrics")
+    options = ContainerOptions(volumes=(Volume("media", "/app/media"),), labels=(("team", "it's us"),), init=True)
+    counted = replace(
+        application(backend(options=options), frontend()), request_metrics=True, metrics_dir="/srv/it's metrics"
+    )
     return {
         "counted": counted,
         "plain": application(),

@@ -134,6 +134,35 @@ class Confinement:
     log_max_bytes: int = 50 * 1024**2
 
 
+@dataclass(frozen=True)
+class Volume:
+    """A named volume of the application inside a container; `name` is without the application's prefix."""
+
+    name: str
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
+class ContainerOptions:
+    """Options of a container that services and accessories share; each default is Podman's own.
+
+    `tmpfs` (`/tmp:size=64m`), `devices` (`/dev/fuse:/dev/fuse:rwm`), `ulimits` (`nofile=1024:4096`) and `add_host`
+    (`db:10.0.0.5`) have the form of Podman's options.
+    """
+
+    user: str = ""
+    volumes: tuple[Volume, ...] = ()
+    tmpfs: tuple[str, ...] = ()
+    shm_bytes: int | None = None
+    read_only: bool = False
+    devices: tuple[str, ...] = ()
+    ulimits: tuple[str, ...] = ()
+    add_host: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    init: bool = False
+
+
 class Color(str, Enum):
     """One of the two slots in which a service's container can run."""
 
@@ -290,7 +319,7 @@ class Service:
     """One service of the application on one host, with every value resolved.
 
     `recorded` replaces `env` if the service comes from a host's record of a release. Records of early versions have no
-    `confinement` and no `start`.
+    `confinement`, no `start` and no `options`.
     """
 
     name: str
@@ -309,6 +338,7 @@ class Service:
     confinement: Confinement | None = None
     recorded: Recorded | None = None
     start: Start = Start.TOGETHER
+    options: ContainerOptions = ContainerOptions()
 
     def port(self, color: Color) -> int:
         """The loopback port on which this color is published."""

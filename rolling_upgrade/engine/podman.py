@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from rolling_upgrade.engine import progress, untrusted
 from rolling_upgrade.engine.image_push import full_name
-from rolling_upgrade.engine.model import Application, Color, Confinement, Image, Service
+from rolling_upgrade.engine.model import Application, Color, Confinement, ContainerOptions, Image, Service
 from rolling_upgrade.engine.paths import refuse_link
 from rolling_upgrade.engine.prune_entry import Mode, size_of
 from rolling_upgrade.engine.serialization import to_plain
@@ -46,6 +46,11 @@ def network_name(app: str) -> str:
     return f"{app}-network"
 
 
+def volume_name(app: str, name: str) -> str:
+    """The name of one of the application's volumes on the host."""
+    return f"{app}-{name}"
+
+
 def spec_hash(app: str, service: Service) -> str:
     """A hash of everything that defines a container except its image: equal hashes need no new container.
 
@@ -54,7 +59,7 @@ def spec_hash(app: str, service: Service) -> str:
     """
     if service.recorded:
         return service.recorded.spec
-    spec = {
+    spec: dict[str, object] = {
         "network": network_name(app),
         "alias": service.alias,
         "port": [service.container_port, service.service_port],
@@ -67,7 +72,15 @@ def spec_hash(app: str, service: Service) -> str:
     }
     if service.confinement:
         spec["confinement"] = to_plain(service.confinement)
+    if options := _options_in_use(service.options):
+        spec["options"] = options
     return _slow_hash(json.dumps(spec, sort_keys=True), f"{app}/{service.name}")
+
+
+def _options_in_use(options: ContainerOptions) -> dict[str, object]:
+    """The options that differ from their defaults: an option that is added later changes no hash."""
+    unused = to_plain(ContainerOptions())
+    return {name: value for name, value in to_plain(options).items() if value != unused[name]}
 
 
 @lru_cache(maxsize=1024)
@@ -119,13 +132,62 @@ def run(app: Application, service: Service, color: Color, release: str) -> Scrip
         arguments += ["--cpus", f"{service.cpus:g}"]
     if service.confinement:
         arguments += _confinement(service.confinement)
+    arguments += option_arguments(app.name, service.options)
     for key, value in labels(app, service, color, release).items():
         arguments += ["--label", f"{LABEL}.{key}={value}"]
     return script(
         _environment(service, directory, env_file),
         *(refuse_link(mount.source) for mount in service.mounts),
+        ensure_volumes(app, service.options),
         shell_join(*arguments, service.image.pinned) + " >/dev/null",
     )
+
+
+def option_arguments(app: str, options: ContainerOptions) -> list[str]:
+    """The arguments of `podman run` for these options; their volumes must exist, see `ensure_volumes`.
+
+    Source: podman-run(1): with `--read-only`, /run, /tmp and /var/tmp are writable tmpfs.
+    """
+    arguments = ["--user", options.user] if options.user else []
+    for volume in options.volumes:
+        place = f"{volume_name(app, volume.name)}:{volume.target}"
+        arguments += ["--volume", f"{place}{':ro' if volume.read_only else ''}"]
+    if options.shm_bytes:
+        arguments += ["--shm-size", f"{options.shm_bytes}b"]
+    if options.read_only:
+        arguments.append("--read-only")
+    if options.init:
+        arguments.append("--init")
+    for option, values in (
+        ("--tmpfs", options.tmpfs),
+        ("--device", options.devices),
+        ("--ulimit", options.ulimits),
+        ("--add-host", options.add_host),
+        ("--label", tuple(f"{key}={value}" for key, value in options.labels)),
+    ):
+        arguments += [word for value in values for word in (option, value)]
+    return arguments
+
+
+def ensure_volumes(app: Application, options: ContainerOptions) -> str:
+    """Create the missing volumes of a container, and refuse a volume that another application created.
+
+    Several containers that start together may share a volume: one of them creates it.
+    """
+    commands = []
+    for name in dict.fromkeys(volume.name for volume in options.volumes):
+        volume = volume_name(app.name, name)
+        marks = {"app": app.name, "environment": app.environment, "volume": name}
+        words = [word for key, value in marks.items() for word in ("--label", f"{LABEL}.{key}={value}")]
+        exists = shell_join("podman", "volume", "exists", volume)
+        create = shell_join("podman", "volume", "create", *words, volume)
+        owner = shell_join("podman", "volume", "inspect", "--format", f'{{{{index .Labels "{LABEL}.app"}}}}', volume)
+        refusal = f"the volume {volume} exists, but does not belong to {app.name}"
+        commands.append(
+            f"{exists} || why=$({create} 2>&1) || {exists} || {{ printf '%s\\n' \"$why\"; exit 1; }}\n"
+            f'[ "$({owner})" = {quote(app.name)} ] || {{ echo {quote(refusal)}; exit 1; }}'
+        )
+    return "\n".join(commands)
 
 
 def _confinement(confinement: Confinement) -> list[str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 import stat
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from rolling_upgrade.engine import podman
-from rolling_upgrade.engine.model import Color, Confinement, Image, Mount, Service
+from rolling_upgrade.engine.history import dump_definition, parse_definition
+from rolling_upgrade.engine.model import Color, Confinement, ContainerOptions, Image, Mount, Service, Volume
 from rolling_upgrade.engine.prune_entry import Mode, prune_entry
 from rolling_upgrade.engine.shell import Script, script, sha256
 from tests.support.sample import application, backend, frontend, image
@@ -453,3 +454,112 @@ def test_run_release_that_was_recorded_without_confinement_gets_none(programs: P
 )
 def test_spec_hash_changes_with_the_confinement(changed: Confinement | None) -> None:
     assert podman.spec_hash("shop", backend(confinement=changed)) != podman.spec_hash("shop", backend())
+
+
+#: A value for every option, each different from its default.
+OPTIONS = ContainerOptions(
+    user="1000:1000",
+    volumes=(Volume("media", "/app/media"), Volume("fonts", "/app/fonts", read_only=True)),
+    tmpfs=("/run:size=65536k", "/cache"),
+    shm_bytes=64 * 1024**2,
+    read_only=True,
+    devices=("/dev/fuse:/dev/fuse:rw",),
+    ulimits=("nofile=1024:4096",),
+    add_host=("db:10.0.0.5",),
+    labels=(("team", "web team"),),
+    init=True,
+)
+#: A `podman` that knows no volume but those that were created, which belong to the application.
+VOLUMES = """\
+case "$1 $2" in
+  'volume exists') [ -e "$3" ]; exit ;;
+  'volume create') for name do :; done; touch "$name" ;;
+  'volume inspect') echo OWNER ;;
+esac"""
+
+
+def test_run_passes_the_options(programs: Programs, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    programs.add("podman", f"cd {tmp_path}\n{VOLUMES.replace('OWNER', 'shop')}")
+    service = backend(options=OPTIONS, mounts=())
+    done = sh(
+        moved(podman.run(application(service), service, Color.GREEN, "r2"), APP, tmp_path / "home"), path=programs.path
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    words = next(call for call in programs.calls("podman") if call[1] == "run")
+    assert after(words, "--user") == ["1000:1000"]
+    assert after(words, "--volume") == ["shop-media:/app/media", "shop-fonts:/app/fonts:ro"]
+    assert after(words, "--tmpfs") == ["/run:size=65536k", "/cache"]
+    assert after(words, "--shm-size") == ["67108864b"]
+    assert after(words, "--device") == ["/dev/fuse:/dev/fuse:rw"]
+    assert after(words, "--ulimit") == ["nofile=1024:4096"]
+    assert after(words, "--add-host") == ["db:10.0.0.5"]
+    assert "team=web team" in after(words, "--label")
+    assert {"--read-only", "--init"} < set(words)
+    created = [call for call in programs.calls("podman") if call[1:3] == ["volume", "create"]]
+    assert [call[-1] for call in created] == ["shop-media", "shop-fonts"]
+    assert "rolling.app=shop" in after(created[0], "--label")
+
+
+def test_run_without_options_passes_none(programs: Programs, tmp_path: Path) -> None:
+    words = run(programs, tmp_path / "home", backend(mounts=()))
+
+    options = {
+        "--user",
+        "--volume",
+        "--tmpfs",
+        "--shm-size",
+        "--read-only",
+        "--device",
+        "--ulimit",
+        "--add-host",
+        "--init",
+    }
+    assert not options & set(words)
+    assert not [call for call in programs.calls("podman") if call[1] == "volume"]
+
+
+def test_volumes_that_exist_are_not_created(programs: Programs, tmp_path: Path) -> None:
+    for name in ("shop-media", "shop-fonts"):
+        (tmp_path / name).touch()
+    programs.add("podman", f"cd {tmp_path}\n{VOLUMES.replace('OWNER', 'shop')}")
+
+    assert sh(script(podman.ensure_volumes(APP, OPTIONS)), path=programs.path).returncode == 0
+    assert not [call for call in programs.calls("podman") if call[1:3] == ["volume", "create"]]
+
+
+def test_volumes_of_another_application_are_refused(programs: Programs, tmp_path: Path) -> None:
+    programs.add("podman", f"cd {tmp_path}\n{VOLUMES.replace('OWNER', 'other')}")
+
+    done = sh(script(podman.ensure_volumes(APP, OPTIONS)), path=programs.path)
+
+    assert (done.returncode, done.stdout) == (1, "the volume shop-media exists, but does not belong to shop\n")
+
+
+def test_volumes_that_podman_cannot_create_show_its_reason(programs: Programs) -> None:
+    programs.add("podman", "echo 'no space left' >&2; exit 125")
+
+    done = sh(script(podman.ensure_volumes(APP, OPTIONS)), path=programs.path)
+
+    assert (done.returncode, done.stdout) == (1, "no space left\n")
+
+
+def test_spec_hash_of_a_service_without_options_is_that_of_earlier_versions() -> None:
+    before = podman.spec_hash("shop", backend())
+
+    assert before == podman.spec_hash("shop", backend(options=ContainerOptions()))
+    assert before == "8ad7f4fe8a944bb2"
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(ContainerOptions)])
+def test_spec_hash_changes_with_each_option(field: str) -> None:
+    changed = ContainerOptions(**{field: getattr(OPTIONS, field)})
+
+    assert podman.spec_hash("shop", backend(options=changed)) != podman.spec_hash("shop", backend())
+
+
+def test_options_survive_the_definition_of_a_release() -> None:
+    app = application(backend(options=OPTIONS))
+
+    assert parse_definition(dump_definition(app), app.home).service("backend").options == OPTIONS
