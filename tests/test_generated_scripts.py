@@ -198,6 +198,9 @@ def of_looking(app: Application) -> Iterator[tuple[str, Script]]:
     yield "resolve", direct(podman.resolve([service.image for service in app.services]))
     tags = [replace(service.image, digest="") for service in app.services]
     yield "resolve-tags", direct(podman.resolve(tags))
+    for service in app.services:
+        name = podman.one_off_name(app.name, f"{service.name}-release")
+        yield f"one-off-{service.name}", podman.one_off(app, service, ["echo", "it's", "$HOME"], name=name)
     yield "history", direct(history.read(app.home))
     yield "definition", direct(history.read_definition(app.home, "r1"))
     yield "available", direct(history.available(app))

@@ -1,4 +1,4 @@
-"""Podman commands: names, labels, the candidate's `run`, pull, stop and image retention.
+"""Podman commands: names, labels, the candidate's `run`, one-off containers, pull, stop and image retention.
 
 Containers are rootless and belong to the deploy user. Only the labels identify a container.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from rolling_upgrade.engine import progress, untrusted
@@ -20,6 +20,8 @@ from rolling_upgrade.engine.shell import Script, quote, script, shell_join, writ
 from rolling_upgrade.engine.untrusted import Malformed
 
 LABEL = "rolling"
+#: The label of one-off containers, with the name of their service; they have no `service` and no `color`.
+ONE_OFF = "one-off"
 _REVISION = "org.opencontainers.image.revision"
 _RESOLVED = f'{{{{.Digest}}}} {{{{index .Labels "{_REVISION}"}}}}'
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -123,18 +125,10 @@ def run(app: Application, service: Service, color: Color, release: str) -> Scrip
     arguments += ["--network", network_name(app.name), "--network-alias", f"{service.name}-{color.value}"]
     arguments += ["--publish", f"127.0.0.1:{service.port(color)}:{service.container_port}"]
     arguments += ["--restart", _RESTART_POLICY.get(service.restart_policy, service.restart_policy)]
-    arguments += ["--stop-timeout", str(round(service.drain.stop_seconds)), "--env-file", env_file]
-    for mount in service.mounts:
-        arguments += ["--volume", f"{mount.source}:{mount.target}{':ro' if mount.read_only else ''}"]
-    if service.memory_bytes:
-        arguments += ["--memory", f"{service.memory_bytes}b"]
-    if service.cpus:
-        arguments += ["--cpus", f"{service.cpus:g}"]
+    arguments += _options(app, service, env_file)
     if service.confinement:
-        arguments += _confinement(service.confinement)
-    arguments += option_arguments(app.name, service.options)
-    for key, value in labels(app, service, color, release).items():
-        arguments += ["--label", f"{LABEL}.{key}={value}"]
+        arguments += _log_options(service.confinement)
+    arguments += _label_options(labels(app, service, color, release))
     return script(
         _environment(service, directory, env_file),
         *(refuse_link(mount.source) for mount in service.mounts),
@@ -178,9 +172,8 @@ def ensure_volumes(app: Application, options: ContainerOptions) -> str:
     for name in dict.fromkeys(volume.name for volume in options.volumes):
         volume = volume_name(app.name, name)
         marks = {"app": app.name, "environment": app.environment, "volume": name}
-        words = [word for key, value in marks.items() for word in ("--label", f"{LABEL}.{key}={value}")]
         exists = shell_join("podman", "volume", "exists", volume)
-        create = shell_join("podman", "volume", "create", *words, volume)
+        create = shell_join("podman", "volume", "create", *_label_options(marks), volume)
         owner = shell_join("podman", "volume", "inspect", "--format", f'{{{{index .Labels "{LABEL}.app"}}}}', volume)
         refusal = f"the volume {volume} exists, but does not belong to {app.name}"
         commands.append(
@@ -190,16 +183,84 @@ def ensure_volumes(app: Application, options: ContainerOptions) -> str:
     return "\n".join(commands)
 
 
+def one_off_name(app: str, purpose: str) -> str:
+    """The name of a one-off container. `purpose` must not end like a color, such as `web-release`."""
+    return f"{app}-{purpose}"
+
+
+def one_off(
+    app: Application,
+    service: Service,
+    command: Sequence[str],
+    *,
+    name: str,
+    release: str = "",
+    options: Sequence[str] = (),
+) -> Script:
+    """Run a command in a new container of a service, attached to this script, and remove the container when it ends.
+
+    The container has the environment, mounts, limits and network of the service, but no port, no alias and no restarts.
+    It replaces a container of that name: the same one-off never runs twice at the same time. The status is that of the
+    command. Its output is not kept as the log of the container; the caller receives it.
+
+    The container outlives a Podman process that is killed. So the caller runs `remove` when its script ends early.
+    The network must exist; see `ensure_network`.
+
+    Args:
+        command: the command and its arguments; none for the command of the image.
+        name: see `one_off_name`.
+        release: the id of the release, for the label.
+        options: more options of `podman run`, such as `--interactive`.
+    """
+    directory = config_directory(app, service)
+    env_file = f"{directory}/env"
+    marks = {"app": app.name, "environment": app.environment, "release": release, ONE_OFF: service.name}
+    arguments = ["podman", "run", "--rm", "--name", name, "--pull=never", "--network", network_name(app.name)]
+    arguments += [*_options(app, service, env_file), "--log-driver", "none", *_label_options(marks), *options]
+    return script(
+        _environment(service, directory, env_file),
+        *(refuse_link(mount.source) for mount in service.mounts),
+        ensure_volumes(app, service.options),
+        remove(name, seconds=service.drain.stop_seconds),
+        shell_join(*arguments, service.image.pinned, *command),
+    )
+
+
+def _options(app: Application, service: Service, env_file: str) -> list[str]:
+    """The options of every container of a service: how it stops, its environment, mounts, limits and options."""
+    arguments = ["--stop-timeout", str(round(service.drain.stop_seconds)), "--env-file", env_file]
+    for mount in service.mounts:
+        arguments += ["--volume", f"{mount.source}:{mount.target}{':ro' if mount.read_only else ''}"]
+    if service.memory_bytes:
+        arguments += ["--memory", f"{service.memory_bytes}b"]
+    if service.cpus:
+        arguments += ["--cpus", f"{service.cpus:g}"]
+    if service.confinement:
+        arguments += _confinement(service.confinement)
+    return [*arguments, *option_arguments(app.name, service.options)]
+
+
+def _label_options(marks: Mapping[str, str]) -> list[str]:
+    return [word for key, value in marks.items() for word in ("--label", f"{LABEL}.{key}={value}")]
+
+
 def _confinement(confinement: Confinement) -> list[str]:
     """The options that limit a container.
 
     Rootless on cgroup v1, Podman ignores the limits of processes and memory with a warning.
-    Source: podman-run(1): a k8s-file log starts anew at `max-size`; a journald log has the limits of the journal.
     """
     arguments = ["--security-opt", "no-new-privileges"] if confinement.no_new_privileges else []
     for option, names in (("--cap-drop", confinement.cap_drop), ("--cap-add", confinement.cap_add)):
         arguments += [word for name in names for word in (option, name)]
-    arguments += ["--pids-limit", str(confinement.pids_limit), "--log-driver", confinement.log_driver]
+    return [*arguments, "--pids-limit", str(confinement.pids_limit)]
+
+
+def _log_options(confinement: Confinement) -> list[str]:
+    """The options of a container's log.
+
+    Source: podman-run(1): a k8s-file log starts anew at `max-size`; a journald log has the limits of the journal.
+    """
+    arguments = ["--log-driver", confinement.log_driver]
     if confinement.log_driver == "k8s-file":
         arguments += ["--log-opt", f"max-size={confinement.log_max_bytes}b"]
     return arguments
@@ -266,6 +327,11 @@ def stop(*names: str, seconds: float) -> str:
     stop = shell_join("podman", "stop", "--ignore", "--time", round(seconds), *names)
     running = shell_join("podman", "ps", "--quiet", *(f"--filter=name=^{name}$" for name in names))
     return f'{{ {stop} >/dev/null || test -z "$({running} || echo unknown)"; }}'
+
+
+def remove(*names: str, seconds: float) -> str:
+    """Stop containers and remove them, in any state. Ignores missing containers."""
+    return shell_join("podman", "rm", "--force", "--ignore", "--time", round(seconds), *names) + " >/dev/null"
 
 
 def start(name: str) -> str:

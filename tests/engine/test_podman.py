@@ -563,3 +563,57 @@ def test_options_survive_the_definition_of_a_release() -> None:
     app = application(backend(options=OPTIONS))
 
     assert parse_definition(dump_definition(app), app.home).service("backend").options == OPTIONS
+
+
+def run_once(programs: Programs, home: Path, service: Service, *command: str, status: int = 0) -> list[list[str]]:
+    """Run a one-off container of a service, which exits with the status; return the calls of Podman."""
+    home.mkdir()
+    programs.add("podman", f'if [ "$1" = run ]; then exit {status}; fi')
+    name = podman.one_off_name("shop", "backend-release")
+    text = podman.one_off(application(service), service, command, name=name, release="r2", options=["--interactive"])
+    done = sh(moved(text, APP, home), path=programs.path)
+    assert (done.returncode, done.stderr) == (status, "")
+    return [call[1:] for call in programs.calls("podman")]
+
+
+def test_one_off_replaces_an_earlier_one_and_is_removed(programs: Programs, tmp_path: Path) -> None:
+    removed, words = run_once(programs, tmp_path / "home", backend(), "migrate")
+
+    assert removed == ["rm", "--force", "--ignore", "--time", "4", "shop-backend-release"]
+    assert (after(words, "--name"), "--rm" in words) == (["shop-backend-release"], True)
+
+
+def test_one_off_command_arrives_unchanged(programs: Programs, tmp_path: Path) -> None:
+    *_, words = run_once(programs, tmp_path / "home", backend(), *HOSTILE)
+
+    pinned = f"registry.test:5000/shop/backend@{image('backend').digest}"
+    assert words[words.index(pinned) :] == [pinned, *HOSTILE]
+    assert not list(tmp_path.rglob("pwned"))
+
+
+def test_one_off_exits_with_the_status_of_the_command(programs: Programs, tmp_path: Path) -> None:
+    assert run_once(programs, tmp_path / "home", backend(), "migrate", status=7)
+
+
+def test_one_off_has_what_the_service_has_except_port_alias_and_restarts(programs: Programs, tmp_path: Path) -> None:
+    candidate = run(programs, tmp_path / "candidate", backend())
+    *_, words = run_once(programs, tmp_path / "home", backend())
+
+    for option in ("--volume", "--memory", "--cpus", "--network", "--cap-drop", "--security-opt", "--stop-timeout"):
+        assert after(words, option) == after(candidate, option) != []
+    own = Path(after(words, "--env-file")[0]).relative_to(tmp_path / "home")
+    assert own == Path(after(candidate, "--env-file")[0]).relative_to(tmp_path / "candidate")
+    assert not {"--publish", "--network-alias", "--restart", "--detach"} & set(words)
+    assert (after(words, "--log-driver"), "--interactive" in words) == (["none"], True)
+
+
+def test_one_off_labels_name_no_color(programs: Programs, tmp_path: Path) -> None:
+    *_, words = run_once(programs, tmp_path / "home", backend())
+
+    labels = dict(label.split("=", 1) for label in after(words, "--label"))
+    assert labels == {
+        "rolling.app": "shop",
+        "rolling.environment": "production",
+        "rolling.release": "r2",
+        "rolling.one-off": "backend",
+    }
