@@ -59,7 +59,7 @@ def _between(mine: model.Application, theirs: model.Application) -> Iterator[tup
 
 
 def _ports(app: model.Application) -> Iterator[tuple[int, str]]:
-    for service in app.services:
+    for service in app.http_services:
         yield service.service_port, f"{service.name}'s service port"
         for color in model.Color:
             yield service.port(color), f"{service.name}'s {color.value} port"

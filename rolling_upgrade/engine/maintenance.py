@@ -61,9 +61,9 @@ def is_supported(app: Application, site: str) -> bool:
 
 def exempt_paths(app: Application) -> tuple[tuple[str, Service, Route], ...]:
     """The health paths that visitors reach even during maintenance, each with its service and route."""
-    paths = [service.gate.path for service in app.services]
+    paths = [service.gate.path for service in app.http_services]
     paths += [app.full_chain.path] if app.full_chain else []
-    routes = [(service, route) for service in app.services for route in service.routes]
+    routes = [(service, route) for service in app.http_services for route in service.routes]
     exempt = []
     for path in dict.fromkeys(paths):
         matching = [(service, route) for service, route in routes if path.startswith(route.prefix)]
@@ -75,7 +75,7 @@ def exempt_paths(app: Application) -> tuple[tuple[str, Service, Route], ...]:
 def shown_path(app: Application) -> str:
     """Return a path that shows the page to visitors; "" if only health paths are public."""
     health = {path for path, _, _ in exempt_paths(app)}
-    prefixes = [route.prefix for service in app.services for route in service.routes if route.prefix not in health]
+    prefixes = [route.prefix for service in app.http_services for route in service.routes if route.prefix not in health]
     return min(prefixes, key=len, default="")
 
 

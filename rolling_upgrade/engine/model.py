@@ -270,6 +270,9 @@ class Gate:
 
     `passes` consecutive successful answers pass it. Failures before `start_period_seconds` do not count; after it,
     `retries` consecutive ones fail the gate, and so does the deadline. A restart or an exit fails it at once.
+
+    `ready` is a command inside the container that succeeds when the container is ready. A worker without one passes by
+    the HEALTHCHECK of its image; if the image has none, by running for `running_seconds`.
     """
 
     path: str = "/health"
@@ -279,6 +282,8 @@ class Gate:
     start_period_seconds: float = 60.0
     retries: int = 3
     deadline_seconds: float = 120.0
+    ready: tuple[str, ...] = ()
+    running_seconds: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -304,6 +309,13 @@ class Start(str, Enum):
     AFTER_PREVIOUS = "after_previous"
 
 
+class Handoff(str, Enum):
+    """How a candidate takes over: both colors run for a while, or the old color stops before the candidate starts."""
+
+    OVERLAP = "overlap"
+    EXCLUSIVE = "exclusive"
+
+
 @dataclass(frozen=True)
 class Recorded:
     """The identity of a service in an earlier release, whose environment only the host still has.
@@ -318,8 +330,9 @@ class Recorded:
 class Service:
     """One service of the application on one host, with every value resolved.
 
-    `recorded` replaces `env` if the service comes from a host's record of a release. Records of early versions have no
-    `confinement`, no `start` and no `options`.
+    A worker has no ports: `container_port` and `service_port` are 0. An empty `command` and an `entrypoint` of None are
+    those of the image; an empty `entrypoint` runs the command itself. `recorded` replaces `env` if the service comes
+    from a host's record of a release. Records of earlier versions lack the fields that were added later.
     """
 
     name: str
@@ -339,9 +352,24 @@ class Service:
     recorded: Recorded | None = None
     start: Start = Start.TOGETHER
     options: ContainerOptions = ContainerOptions()
+    command: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] | None = None
+    handoff: Handoff = Handoff.OVERLAP
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether the service has no port, and so no routes and no part in the site."""
+        return self.container_port == 0
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether its two colors must never run at the same time."""
+        return self.handoff is Handoff.EXCLUSIVE
 
     def port(self, color: Color) -> int:
-        """The loopback port on which this color is published."""
+        """The loopback port on which this color is published. Raises ValueError for a worker."""
+        if self.is_worker:
+            raise ValueError(f"the worker {self.name} has no port")
         return self.service_port + PORT_OFFSET[color]
 
 
@@ -428,6 +456,16 @@ class Application:
             if service.name == name:
                 return service
         raise KeyError(name)
+
+    @property
+    def http_services(self) -> tuple[Service, ...]:
+        """The services with a port; the others are workers."""
+        return tuple(service for service in self.services if not service.is_worker)
+
+    @property
+    def has_site(self) -> bool:
+        """Whether the host has a site: it runs a service with a port."""
+        return bool(self.http_services)
 
     @property
     def public_ports(self) -> tuple[int, ...]:

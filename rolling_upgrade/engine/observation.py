@@ -123,7 +123,7 @@ def _facts(app: Application) -> str:
     home, helper = quote(app.home), quote(site_helper(app.name))
     database = quote(app.database or "/nonexistent")
     backups = quote(backup_directory(app))
-    url = quote(f"http://127.0.0.1:{app.services[0].service_port}{HASH_PATH}")
+    url = quote(f"http://127.0.0.1:{app.http_services[0].service_port}{HASH_PATH}") if app.has_site else ""
     return f"""\
 {section("facts")}
 has() {{ if command -v "$1" >/dev/null 2>&1; then echo yes; else echo no; fi; }}
@@ -160,7 +160,7 @@ fact database_kib "$(if [ -f {database} ]; then du -k {database} | cut -f 1; els
 fact maintenance "$({maintenance.origin(app)})"
 fact executing "$({lock_file.executing(app.home)})"
 {_unseen(app)}
-fact site "$(curl -fs --max-time 10 {url} || :)\""""
+fact site "$({f"curl -fs --max-time 10 {url} || " if url else ""}:)\""""
 
 
 def last_backup(app: Application) -> str:
@@ -214,12 +214,13 @@ def containers(app: Application) -> str:
 def probes(app: Application) -> list[tuple[str, str, tuple[str, ...]]]:
     """The name, URL and extra curl options of each request that shows whether the application is healthy."""
     found: list[tuple[str, str, tuple[str, ...]]] = [
-        (service.name, f"http://127.0.0.1:{service.service_port}{service.gate.path}", ()) for service in app.services
+        (service.name, f"http://127.0.0.1:{service.service_port}{service.gate.path}", ())
+        for service in app.http_services
     ]
     if app.full_chain:
         port = app.service(app.full_chain.service).service_port
         found.append(("full chain", f"http://127.0.0.1:{port}{app.full_chain.path}", ()))
-    return [*found, ("public", *visitor(app))]
+    return [*found, ("public", *visitor(app))] if app.has_site else found
 
 
 def _probe(name: str, url: str, options: tuple[str, ...]) -> str:

@@ -53,7 +53,7 @@ def findings(
         *(_space(state) if room else []),
         *_names(state, app),
     ]
-    for service in app.services:
+    for service in app.http_services:
         found += _ports(state, service)
     return tuple(Finding(state.host, problem, remedy) for problem, remedy in found)
 

@@ -32,7 +32,7 @@ def site(app: Application) -> Site:
                 green=service.port(Color.GREEN),
                 routes=tuple(Route(route.prefix, route.stream) for route in service.routes),
             )
-            for service in app.services
+            for service in app.http_services
         ),
         full_chain=app.full_chain.service if app.full_chain else "",
         max_upload_bytes=app.max_upload_bytes,

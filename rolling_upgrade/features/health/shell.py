@@ -62,18 +62,20 @@ def _requests(app: Application) -> str:
     silence the progress meter.
     """
     form = f"http\\t%{{url}}\\t%{{http_code}}\\t%{{time_total}}\\t%header{{{SERVED_BY}}}\\n"
-    seconds = max(service.gate.timeout_seconds for service in app.services)
+    if not app.has_site:
+        return ""
+    seconds = max(service.gate.timeout_seconds for service in app.http_services)
     url, options = visitor(app)
     curl = shell_join(
         *("curl", "-s", "--no-progress-meter", "--parallel", "--parallel-immediate", "-w", form, "--max-time", seconds),
         *options,
     )
-    urls = [own_url(service.service_port, service.gate.path) for service in app.services]
+    urls = [own_url(service.service_port, service.gate.path) for service in app.http_services]
     if app.full_chain:
         urls.append(own_url(app.service(app.full_chain.service).service_port, app.full_chain.path))
     requests = " ".join(shell_join("-o", "/dev/null", target) for target in (*urls, url))
     colors = []
-    for number, service in enumerate(app.services):
+    for number, service in enumerate(app.http_services):
         green, blue = (own_url(service.service_port + PORT_OFFSET[color], "") for color in (Color.GREEN, Color.BLUE))
         colors.append(
             f"if [ -e {quote(flag(app, service.name))} ]; then at_{number}={green}; else at_{number}={blue}; fi"
@@ -178,11 +180,13 @@ def _container_check(service: Service, state: HostState) -> Check:
 
 
 def _request_checks(app: Application, state: HostState, rows: list[list[str]]) -> Iterator[Check]:
+    if not app.has_site:
+        return
     answers = {row[1]: row[2:] for row in rows if row[0] == "http" and len(row) >= 4}
-    for service in app.services:
+    for service in app.http_services:
         color = state.active_color(service.name)
         yield _answer(f"{service.name} http", own_url(service.port(color), service.gate.path), answers, service.name)
-    for service in app.services:
+    for service in app.http_services:
         yield _answer(f"{service.name} nginx", own_url(service.service_port, service.gate.path), answers, service.name)
     if app.full_chain:
         first = app.service(app.full_chain.service)

@@ -61,7 +61,10 @@ def parse(text: str) -> dict[str, tuple[str, ...]]:
 def _parts(app: Application, services: Sequence[str]) -> Iterator[tuple[str, str]]:
     chosen = [service for service in app.services if service.name in services]
     names = [container_name(app.name, service.name, color) for service in chosen for color in Color]
-    ports = [port for service in chosen for port in (service.service_port, *(service.port(color) for color in Color))]
+    listening = [service for service in chosen if not service.is_worker]
+    ports = [
+        port for service in listening for port in (service.service_port, *(service.port(color) for color in Color))
+    ]
     yield "resources", _resources(names)
     yield "settings", _each(names, _settings())
     yield "processes", _each(names, 'podman top "$name" hpid user pcpu etime args 2>/dev/null || echo "not running"')
@@ -73,7 +76,7 @@ def _parts(app: Application, services: Sequence[str]) -> Iterator[tuple[str, str
         "colors",
         "\n".join(
             _response(f"{service.name} {color.value}", f"http://127.0.0.1:{service.port(color)}{service.gate.path}")
-            for service in chosen
+            for service in listening
             for color in Color
         ),
     )

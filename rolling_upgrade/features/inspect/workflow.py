@@ -163,7 +163,7 @@ def _ports(target: Target, services: Sequence[Service], state: HostState) -> Ite
         words = {True: "listening", False: "free"}
         return Port(number, of, words[expected], words[number in state.listening])
 
-    for service in services:
+    for service in (service for service in services if not service.is_worker):
         yield port(service.service_port, f"{service.name} stable, nginx", expected=True)
         for color in Color:
             container = state.container(service.name, color)

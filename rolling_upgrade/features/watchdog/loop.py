@@ -189,7 +189,7 @@ def recovery_script(home: str, app: str, action: RecoveryAction, service: str, s
 
 def unanswered(app: Application) -> str:
     """Return the first service that does not answer through Nginx, or ''. Takes a few milliseconds."""
-    for service in app.services:
+    for service in app.http_services:
         if not _answers(service.service_port, service.gate.path, service.gate.timeout_seconds):
             return service.name
     if app.full_chain is None:

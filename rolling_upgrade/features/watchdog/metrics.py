@@ -404,7 +404,7 @@ def nginx_status(app: Application) -> tuple[bool, NginxStatus | None]:
     request = f"GET {STATUS_PATH} HTTP/1.0\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
     answer = b""
     try:
-        with socket.create_connection(("127.0.0.1", app.services[0].service_port), _STATUS_SECONDS) as connection:
+        with socket.create_connection(("127.0.0.1", app.http_services[0].service_port), _STATUS_SECONDS) as connection:
             connection.sendall(request.encode())
             while len(answer) < 4096 and (block := connection.recv(4096)):
                 answer += block

@@ -119,7 +119,7 @@ def add(series: Iterable[Series], app: Application, lines: Mapping[bytes, int]) 
     known = {(counted.service, counted.color): counted for counted in series}
     names = {
         f"{app.name.replace('-', '_')}_{service.name}_{color.value}": (service.name, color)
-        for service in app.services
+        for service in app.http_services
         for color in Color
     }
     rows = {key: _Row(known.get(key) or Series(*key)) for key in names.values()}
