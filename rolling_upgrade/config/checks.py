@@ -42,6 +42,11 @@ def check_inventory(inventory: Inventory, file: str, complete: bool, issues: Iss
         place = f"environments.{name}.hosts"
         if complete and not entry.hosts:
             issues.add(file, place, found="", expected="at least one host")
+        if entry.env_command and entry.env_file:
+            found = "both a command and env_file"
+            issues.add(
+                file, f"environments.{name}.env_command", found=found, expected="one of env_command and env_file"
+            )
         _check_addresses(entry, place, file, issues)
         _check_group_names(entry, place, file, issues)
         if entry.monitoring.address and MONITORING_HOST in entry.hosts:

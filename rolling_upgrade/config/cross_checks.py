@@ -97,7 +97,7 @@ def local_warnings(environment: model.Environment, root: Path) -> tuple[str, ...
 def _readable_secrets(name: str, root: Path) -> Iterator[str]:
     issues = Issues(root.resolve())
     located = locate(name, root.resolve(), issues)
-    mode = exposed_mode(located.env_file)
+    mode = "" if located.entry.env_command else exposed_mode(located.env_file)
     if mode and detect(read_small(located.env_file)) is None:
         file = issues.name(located.env_file)
         yield f"{file}: mode {mode} lets other users of this machine read its secrets; chmod 600 {file}"

@@ -130,6 +130,20 @@ def parse_env(text: str, file: str, issues: Issues, *, encryption: Encryption | 
     return EnvFile(values, lines, encryption)
 
 
+def parse_output(text: str, name: str, issues: Issues) -> EnvFile | None:
+    """Parse the output of a command. Errors go to `issues`; they quote no part of a line, which may be a secret."""
+    own = Issues(Path())
+    env = parse_env(text, name, own)
+    if not env.values:
+        found = "output without a KEY=value line" if text.strip() else "no output"
+        issues.add(name, "", found=found, expected="the content of an env file: KEY=value lines")
+        return None
+    for error in own.errors:
+        found = error.found if error.found.startswith("a duplicate") else "a line that is not a setting"
+        issues.add(name, error.path, found=found, expected=error.expected)
+    return env
+
+
 def _blank_lines(text: str) -> int:
     return text[: len(text) - len(text.lstrip())].count("\n")
 

@@ -164,6 +164,12 @@ class EnvironmentEntry(Strict):
     """One environment."""
 
     env_file: _LocalFile = Field(default="", description="Env file. Default: deploy/NAME.env.")
+    env_command: Annotated[tuple[str, ...], validators.COMMAND] = Field(
+        default=(), description="Command whose output is the env file, in place of a file. It runs beside this file."
+    )
+    env_command_timeout_seconds: Annotated[float, validators.duration(1, 3600)] = Field(
+        default=120.0, description="Deadline of `env_command`, including the time for your answers to it."
+    )
     services_file: _LocalFile = Field(default="deploy/services.yaml", description="Services file.")
     known_hosts: _LocalFile = Field(
         default="",

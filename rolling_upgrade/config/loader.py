@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from rolling_upgrade.config import checks, validators
-from rolling_upgrade.config.files import EnvFile, parse_env, read_env, read_yaml
+from rolling_upgrade.config.env_command import CommandFailed, output_of
+from rolling_upgrade.config.files import EnvFile, decoded, parse_env, parse_output, read_env, read_yaml
 from rolling_upgrade.config.inventory import EnvironmentEntry, Host
 from rolling_upgrade.config.issues import Issues, secret_values, validate
 from rolling_upgrade.config.locate import Located, expanded, locate
@@ -54,7 +55,7 @@ def issues_of_env_text(environment: str, text: str, *, root: Path) -> tuple[Conf
     """Return the errors that the environment would have with this text as its env file."""
     issues = Issues(root.resolve())
     located = locate(environment, root.resolve(), issues)
-    env = parse_env(text, issues.name(located.env_file), issues)
+    env = parse_env(text, located.values_name(issues), issues)
     try:
         load_located(located, env, issues, hosts=(), tag="", strict=False)
     except ConfigError as error:
@@ -63,7 +64,12 @@ def issues_of_env_text(environment: str, text: str, *, root: Path) -> tuple[Conf
 
 
 def read_env_file(located: Located, issues: Issues, *, prompt: bool) -> EnvFile | None:
-    """Read the env file and decrypt it when needed. `prompt` allows prompting for a password."""
+    """Read the env file and decrypt it when needed, or run the command in its place.
+
+    `prompt` allows prompting for a password; without it no command is run, because a command may prompt too.
+    """
+    if located.entry.env_command:
+        return _read_command(located, issues) if prompt else None
     env = read_env(located.env_file, issues, keyring(located, prompt=prompt))
     if env is not None and env.encryption is None:
         file, tracked = issues.name(located.env_file), is_tracked(located.env_file)
@@ -72,6 +78,17 @@ def read_env_file(located: Located, issues: Issues, *, prompt: bool) -> EnvFile 
         if tracked is None:
             issues.warn(f"{file} is plain text, and git cannot tell whether it would be committed.")
     return env
+
+
+def _read_command(located: Located, issues: Issues) -> EnvFile | None:
+    entry, name = located.entry, located.values_name(issues)
+    try:
+        data = output_of(entry.env_command, located.file.parent, entry.env_command_timeout_seconds)
+    except CommandFailed as error:
+        issues.add(name, "", found=error.found, expected=error.expected)
+        return None
+    text = decoded(data, name, issues)
+    return None if text is None else parse_output(text, name, issues)
 
 
 def load_located(
@@ -171,7 +188,7 @@ def _resolve_hosts(
     hosts: list[Values] = []
     if base is None:
         return applications, hosts
-    env_file = issues.name(located.env_file)
+    env_file = located.values_name(issues)
     for name, host in (located.entry.hosts or {"": Host()}).items():
         path = f"environments.{located.name}.hosts.{name}.env"
         values = Values(env_file, base, issues.name(located.file), path, host.env, complete, issues)
@@ -186,7 +203,7 @@ def _resolve_hosts(
 
 
 def _check_keys(located: Located, base: dict[str, str], services: Services, strict: bool, issues: Issues) -> None:
-    env_file = issues.name(located.env_file)
+    env_file = located.values_name(issues)
     known = {*KEYS, *(key for service in services.services for key in service.named_keys())}
     checks.check_known_keys(base, known, env_file, strict, issues)
     checks.check_overrides(located.name, located.entry, known, issues.name(located.file), issues)

@@ -29,6 +29,10 @@ class Located:
         """The env file."""
         return self.resolve(self.entry.env_file or f"deploy/{self.name}.env")
 
+    def values_name(self, issues: Issues) -> str:
+        """Return the source of the values as messages show it: the env file, or the command."""
+        return f"env_command of {self.name}" if self.entry.env_command else issues.name(self.env_file)
+
     @property
     def recipients_file(self) -> Path:
         """The file with the public keys for which the env file is encrypted."""
@@ -60,14 +64,18 @@ def list_lab_environments(root: Path) -> tuple[str, ...]:
 
 
 def list_environments_with_values(root: Path) -> tuple[str, ...]:
-    """Return the environments whose env file exists; labs count only when `hosts.yaml` has none."""
+    """Return the environments with a command, or whose env file exists; labs count only when `hosts.yaml` has none."""
     quiet = Issues(root)
     for files in ([root / "hosts.yaml"], sorted(root.glob(".lab/*/hosts.yaml"))):
         entries = [(file, name) for file in files if file.exists() for name in _names(file, quiet)]
-        names = [name for file, name in entries if _located(file, name, quiet).env_file.is_file()]
+        names = [name for file, name in entries if _has_source(_located(file, name, quiet))]
         if names:
             return tuple(names)
     return ()
+
+
+def _has_source(located: Located) -> bool:
+    return bool(located.entry.env_command) or located.env_file.is_file()
 
 
 def _located(file: Path, name: str, issues: Issues) -> Located:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rolling_upgrade.config.encryption.keyring import Keyring, KeySource, Prompt, no_prompt, prompt_hidden
 from rolling_upgrade.config.encryption.recipients import EXPECTED, Recipient, parse
+from rolling_upgrade.config.env_command import title
 from rolling_upgrade.config.files import READABLE, decoded
 from rolling_upgrade.config.issues import Issues, conceals
 from rolling_upgrade.config.locate import Located, expanded, locate
@@ -34,10 +35,17 @@ class SecretsFile:
     keyring: Keyring = field(repr=False)
     #: Places in hosts.yaml, which is not encrypted, that override a secret on a host.
     overrides: tuple[str, ...] = ()
+    #: The command whose output replaces the file, empty for a file.
+    command: tuple[str, ...] = ()
 
 
-def locate_secrets(environment: str | None, *, root: Path, prompt: Prompt = prompt_hidden) -> SecretsFile:
-    """Locate the encrypted files of an environment. Raises ConfigError with every error of hosts.yaml and the list."""
+def locate_secrets(
+    environment: str | None, *, root: Path, prompt: Prompt = prompt_hidden, needs_file: bool = True
+) -> SecretsFile:
+    """Locate the encrypted files of an environment. Raises ConfigError with every error of hosts.yaml and the list.
+
+    With `needs_file`, also when the values come from a command.
+    """
     issues = Issues(root.resolve())
     located = locate(environment, root.resolve(), issues)
     recipients = read_recipients(located, issues)
@@ -46,6 +54,12 @@ def locate_secrets(environment: str | None, *, root: Path, prompt: Prompt = prom
             f"The configuration of {located.name} has errors. Nothing was changed.",
             issues.errors,
             next_step="correct the lines above and run the same command again",
+        )
+    if needs_file and located.entry.env_command:
+        raise ConfigError(
+            f"The values of {located.name} come from a command, env_command in {issues.name(located.file)}; "
+            "there is no env file to read, edit or encrypt.",
+            next_step=f"change the values where the command reads them: {title(located.entry.env_command)}",
         )
     sources = tuple(_sources(located))
     return SecretsFile(
@@ -58,6 +72,7 @@ def locate_secrets(environment: str | None, *, root: Path, prompt: Prompt = prom
         sources=sources,
         keyring=Keyring(sources, recipients, os.environ, prompt),
         overrides=tuple(_overrides(located, issues)),
+        command=located.entry.env_command,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from rolling_upgrade.config import validators
 from rolling_upgrade.config.issues import Strict
@@ -29,19 +29,9 @@ _Interval = Annotated[float, validators.duration(0.1, 60)]
 _Deadline = Annotated[float, validators.duration(1, 900)]
 _Wait = Annotated[float, validators.duration(0, 3600)]
 
-COMMAND = "a command: a list of arguments, or a string for sh"
 ENGINE = "podman, docker, or a command that ends in one of them, such as `sudo podman`"
 ENGINES = ("podman", "docker")
 PASSABLE = f"the name of a variable other than {', '.join(sorted(local_command.SECRET_VARIABLES))}"
-
-
-def _command(value: object) -> tuple[str, ...]:
-    """Parse a command into arguments; a text is run by `sh`. Raises ValueError."""
-    words = ("sh", "-c", value) if isinstance(value, str) and value.strip() else value
-    valid = isinstance(words, list | tuple) and words and all(isinstance(word, str) for word in words)
-    if not valid or "\0" in "".join(words) or not words[0]:  # type: ignore[arg-type, index]
-        raise ValueError(COMMAND)
-    return tuple(words)  # type: ignore[arg-type]
 
 
 def _passable(text: str) -> str | None:
@@ -59,7 +49,7 @@ def _engine(text: str) -> tuple[str, ...] | None:
 
 
 _Passable = Annotated[str, validators.Validator(PASSABLE, _passable)]
-_Command = Annotated[tuple[str, ...], BeforeValidator(_command)]
+_Command = Annotated[tuple[str, ...], validators.COMMAND]
 
 
 class Gate(Strict):

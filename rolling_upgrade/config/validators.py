@@ -48,6 +48,22 @@ class Validator(Generic[T]):
         return no_info_before_validator_function(self, handler(source))
 
 
+class CommandLine(Validator[tuple[str, ...]]):
+    """Validates a command: a list of arguments, or a text, which becomes the arguments of `sh -c`."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a command: a list of arguments, or a string for sh",
+            lambda text: ("sh", "-c", text) if text.strip() else None,
+        )
+
+    def __call__(self, value: object) -> tuple[str, ...]:
+        words = value if isinstance(value, list | tuple) else super().__call__(value)
+        if not words or not all(isinstance(word, str) for word in words) or not words[0] or "\0" in "".join(words):
+            raise ValueError(self.expected)
+        return tuple(words)
+
+
 def validator_of(annotation: object, metadata: Iterable[object]) -> Validator[Any] | None:
     """Return the validator of a model field, which may be optional."""
     for part in metadata:
@@ -232,6 +248,7 @@ HIGHEST_SERVICE_PORT = 65535 - max(PORT_OFFSET.values())
 
 _BOOLEANS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
 
+COMMAND = CommandLine()
 TEXT = text_matching("text without line breaks or control characters", rf"[^{UNPRINTABLE}]*")
 BOOLEAN = Validator("true or false", lambda text: _BOOLEANS.get(text.casefold()))
 PORT = integer(1, 65535, "a port")

@@ -151,7 +151,7 @@ class _Sources:
     def __init__(self, located: Located, env: EnvFile, issues: Issues, tag: str) -> None:
         self._located, self._tag = located, tag
         self._base, self._lines = env.values, env.lines
-        self._env_name, self._inventory_name = issues.name(located.env_file), issues.name(located.file)
+        self._env_name, self._inventory_name = located.values_name(issues), issues.name(located.file)
         path = located.resolve(located.entry.services_file)
         content = read_yaml(path, issues, remedy="") or {}
         services = validate(Services, content, issues.name(path), issues)

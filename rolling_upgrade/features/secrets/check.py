@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rolling_upgrade import config
 from rolling_upgrade.config import checks
 from rolling_upgrade.config.encryption import Encryption, EncryptionError, detect
 from rolling_upgrade.config.encryption.keyring import PASSWORD_FILE
-from rolling_upgrade.config.files import EnvFile
-from rolling_upgrade.config.locate import expanded
+from rolling_upgrade.config.issues import Issues, secret_values
+from rolling_upgrade.config.loader import read_env_file as read_env_file_of
+from rolling_upgrade.config.locate import expanded, locate
 from rolling_upgrade.config.secrets_file import SecretsFile, locate_secrets
 from rolling_upgrade.console.output import print_lines
 from rolling_upgrade.console.text import count, diagnosis_lines
@@ -29,11 +30,11 @@ def check(env: str | None, *, root: Path, repair: bool = False) -> ExitCode:
     """Check one environment or all of them. Return FAILED for any finding. `repair` sets file modes to 0600."""
     rows: list[Diagnosis] = []
     names = (env,) if env else config.environments(root)
-    every = [locate_secrets(name, root=root) for name in names or (None,)]
+    every = [locate_secrets(name, root=root, needs_file=False) for name in names or (None,)]
     # A workstation may lack the env files of some environments.
-    checked = [secrets for secrets in every if env or secrets.path.exists()]
+    checked = [secrets for secrets in every if env or secrets.command or secrets.path.exists()]
     for secrets in checked:
-        rows += _environment(secrets, repair)
+        rows += _command(secrets, root) if secrets.command else _environment(secrets, repair)
     rows = list(dict.fromkeys(rows))
     checked_names = ", ".join(secrets.environment for secrets in checked) or "no env file on this machine"
     found = sum(row.level is not Level.OK for row in rows)
@@ -54,9 +55,38 @@ def _environment(secrets: SecretsFile, repair: bool) -> Iterator[Diagnosis]:
     yield from _copies(secrets)
     yield from _keys(secrets, encryption, repair)
     yield from _content(secrets, data, encryption)
+    yield from _overrides(secrets, secrets.name)
+
+
+def _overrides(secrets: SecretsFile, place: str) -> Iterator[Diagnosis]:
     for override in secrets.overrides:
-        remedy = f"Move it into {secrets.name}: the inventory is not encrypted"
-        yield Diagnosis(secrets.name, Level.WARNING, f"{override} is a secret", remedy)
+        yield Diagnosis(
+            place, Level.WARNING, f"{override} is a secret", f"Move it into {place}: the inventory is not encrypted"
+        )
+
+
+def _command(secrets: SecretsFile, root: Path) -> Iterator[Diagnosis]:
+    """Check the output of a command, and find its secrets in the files that it replaces."""
+    issues = Issues(root.resolve())
+    located = locate(secrets.environment, root.resolve(), issues)
+    place = located.values_name(issues)
+    env = read_env_file_of(located, issues, prompt=True)
+    for issue in issues.errors:
+        yield Diagnosis(
+            place, Level.WARNING, f"{issue.path or 'the command'}: {issue.found}", f"Expected {issue.expected}"
+        )
+    values = env.values if env else {}
+    yield from _placeholders(values, env.lines if env else {}, place)
+    found = secret_values(values.items())
+    for path in sorted({secrets.path, *_beside(secrets)}):
+        try:
+            text = read_small(path).decode(errors="replace")
+        except OSError:
+            continue
+        if any(secret in text for secret in found):
+            shown = issues.name(path)
+            yield Diagnosis(shown, Level.WARNING, f"a plaintext copy of secrets that {place} prints", f"rm {shown}")
+    yield from _overrides(secrets, place)
 
 
 def _plain(secrets: SecretsFile, tracked: bool | None, repair: bool) -> Iterator[Diagnosis]:
@@ -90,19 +120,22 @@ def _mode(path: Path, shown: str, widest: int, repair: bool) -> Iterator[Diagnos
 
 def _copies(secrets: SecretsFile) -> Iterator[Diagnosis]:
     """Find plaintext copies beside an env file, such as those of editors; the example is not a copy."""
-    name, directory = secrets.path.name, secrets.path.parent
-    patterns = (f"{name}?*", f".{name}.sw?", f"#{name}#", ".half-*", f"{secrets.path.stem}.*{secrets.path.suffix}")
-    beside = {path for pattern in patterns for path in directory.glob(pattern)} | set(kept_texts(secrets.path))
-    for path in sorted(
-        path for path in beside if path.is_file() and path.suffix != ".example" and path != secrets.path
-    ):
+    for path in sorted(_beside(secrets)):
         try:
             plain = detect(read_small(path)) is None
         except OSError:
             continue
         if plain:
-            shown = str(Path(secrets.name).with_name(path.name)) if path.parent == directory else str(path)
+            beside = path.parent == secrets.path.parent
+            shown = str(Path(secrets.name).with_name(path.name)) if beside else str(path)
             yield Diagnosis(shown, Level.WARNING, f"a copy of {secrets.name} in plaintext", f"rm {shown}")
+
+
+def _beside(secrets: SecretsFile) -> set[Path]:
+    name, directory = secrets.path.name, secrets.path.parent
+    patterns = (f"{name}?*", f".{name}.sw?", f"#{name}#", ".half-*", f"{secrets.path.stem}.*{secrets.path.suffix}")
+    beside = {path for pattern in patterns for path in directory.glob(pattern)} | set(kept_texts(secrets.path))
+    return {path for path in beside if path.is_file() and path.suffix != ".example" and path != secrets.path}
 
 
 def _keys(secrets: SecretsFile, encryption: Encryption | None, repair: bool) -> Iterator[Diagnosis]:
@@ -133,16 +166,16 @@ def _content(secrets: SecretsFile, data: bytes, encryption: Encryption | None) -
             remedy = f"Expected {issue.expected}"
             yield Diagnosis(secrets.name, Level.WARNING, f"{issue.path}: {issue.found}", remedy)
     else:
-        yield from _placeholders(secrets, env)
+        yield from _placeholders(env.values, env.lines, secrets.name)
     if encryption is not None:
         yield from _recipients(secrets, data)
 
 
-def _placeholders(secrets: SecretsFile, env: EnvFile) -> Iterator[Diagnosis]:
-    for key, value in env.values.items():
+def _placeholders(values: Mapping[str, str], lines: Mapping[str, int], place: str) -> Iterator[Diagnosis]:
+    for key, value in values.items():
         if checks.is_placeholder(key, value):
-            what = f"line {env.lines[key]}: {key} is a placeholder"
-            yield Diagnosis(secrets.name, Level.WARNING, what, f"Replace it with {checks.OWN_VALUE}")
+            what = f"line {lines[key]}: {key} is a placeholder"
+            yield Diagnosis(place, Level.WARNING, what, f"Replace it with {checks.OWN_VALUE}")
 
 
 def _recipients(secrets: SecretsFile, data: bytes) -> Iterator[Diagnosis]:
