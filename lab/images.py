@@ -1,4 +1,4 @@
-"""The sample application as OCI images, and the lab's registry.
+"""OCI images without a build tool, the sample application as such images, and the lab's registry.
 
 The images are written without a build tool, so that equal content has equal digests on every machine. Blobs that the
 registry has are not sent again. Source: the OCI image and distribution specifications.
@@ -53,6 +53,8 @@ _TREE = [
 ]
 _EXCLUDED = ("./dev", "./proc", "./sys", "./var/cache", "./var/lib", "./usr/share/perl5", "./boot")
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+CONFIGURATION = "application/vnd.oci.image.config.v1+json"
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,12 @@ class Registry:
         wait_for(self._answers, 30, f"the registry at {self.address}")
 
     def digest(self, service: str, tag: str) -> str:
-        """Return the digest of a tag, or '' when there is no such tag."""
-        response, _ = self.request("HEAD", f"/v2/{REPOSITORY}/{service}/manifests/{tag}", {"Accept": _MANIFEST})
+        """Return the digest of a tag of the sample application, or '' when there is no such tag."""
+        return self.digest_of(f"{REPOSITORY}/{service}", tag)
+
+    def digest_of(self, repository: str, tag: str) -> str:
+        """Return the digest of a tag of any repository, or '' when there is no such tag."""
+        response, _ = self.request("HEAD", f"/v2/{repository}/manifests/{tag}", {"Accept": _MANIFEST})
         return response.headers.get("Docker-Content-Digest", "") if response.status == 200 else ""
 
     def request(
@@ -132,14 +138,21 @@ class Registry:
 def publish(registry: Registry, machine: Machine, log: Callable[[str], None]) -> None:
     """Push every tag of both services, unless the registry has the same content."""
     application = _application_layer()
-    stamp = cache_directory() / f"images-{_recipe()}-{_source()}-{application.blob.digest[7:19]}.json"
+    stamp = cache_directory() / f"images-{_recipe(_TREE)}-{_source()}-{application.blob.digest[7:19]}.json"
     wanted = json.loads(stamp.read_text()) if stamp.exists() else {}
     if wanted and all(registry.digest(*name.split(":")) == digest for name, digest in wanted.items()):
         return
     layers = (_base_layer(machine, log), application)
     log(f"Publishing {len(TAGS)} tags of the sample application")
     published = {
-        f"{service}:{tag}": _push(registry, service, tag, layers, _configuration(service, tag, layers))
+        f"{service}:{tag}": push(
+            registry,
+            f"{REPOSITORY}/{service}",
+            tag,
+            layers,
+            _configuration(service, tag, layers),
+            f"{REPOSITORY}/backend",
+        )
         for tag in TAGS
         for service in ("backend", "frontend")
     }
@@ -148,13 +161,13 @@ def publish(registry: Registry, machine: Machine, log: Callable[[str], None]) ->
 
 def write_layout(directory: Path, machine: Machine, service: str, tag: str, extra: Mapping[str, bytes]) -> str:
     """Write an image as an OCI layout, with one layer per extra file. Return the image id."""
-    more = tuple(_layer(_tar({f"srv/{name}": content})) for name, content in extra.items())
+    more = tuple(layer(_tar({f"srv/{name}": content})) for name, content in extra.items())
     layers = (_base_layer(machine, lambda _: None), _application_layer(), *more)
     configuration = _configuration(service, tag, layers)
     manifest = _manifest(layers, configuration)
     blobs = directory / "blobs" / "sha256"
     blobs.mkdir(parents=True)
-    for blob in (*(layer.blob for layer in layers), configuration, manifest):
+    for blob in (*(part.blob for part in layers), configuration, manifest):
         (blobs / blob.digest.removeprefix("sha256:")).write_bytes(blob.content)
     (directory / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
     (directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [manifest.descriptor]}))
@@ -168,7 +181,7 @@ def _configuration(service: str, tag: str, layers: tuple[Layer, ...]) -> Blob:
     environment = ["PATH=/usr/bin:/bin:/usr/sbin:/sbin", "LANG=C.UTF-8", "PYTHONUNBUFFERED=1"]
     environment += [f"VERSION={tag}", f"FAULT={fault}", f"PORT={port}"]
     content = {
-        "architecture": _architecture(),
+        "architecture": architecture(),
         "os": "linux",
         "config": {
             "Env": environment,
@@ -178,18 +191,23 @@ def _configuration(service: str, tag: str, layers: tuple[Layer, ...]) -> Blob:
             "Labels": {"org.opencontainers.image.version": tag},
             "StopSignal": "SIGTERM",
         },
-        "rootfs": {"type": "layers", "diff_ids": [layer.tar_digest for layer in layers]},
+        "rootfs": {"type": "layers", "diff_ids": [part.tar_digest for part in layers]},
         "history": [{"created_by": "lab"} for _ in layers],
     }
-    return Blob(json.dumps(content, sort_keys=True).encode(), "application/vnd.oci.image.config.v1+json")
+    return Blob(json.dumps(content, sort_keys=True).encode(), CONFIGURATION)
 
 
-def _push(registry: Registry, service: str, tag: str, layers: tuple[Layer, ...], configuration: Blob) -> str:
-    """Push the missing blobs of an image and then its manifest. Return the digest."""
-    for blob in (*(layer.blob for layer in layers), configuration):
-        _push_blob(registry, service, blob)
+def push(
+    registry: Registry, repository: str, tag: str, layers: tuple[Layer, ...], configuration: Blob, mount_from: str = ""
+) -> str:
+    """Push the missing blobs of an image and then its manifest. Return the digest.
+
+    The registry mounts blobs that the repository `mount_from` has.
+    """
+    for blob in (*(part.blob for part in layers), configuration):
+        _push_blob(registry, repository, blob, mount_from)
     manifest = _manifest(layers, configuration)
-    path = f"/v2/{REPOSITORY}/{service}/manifests/{tag}"
+    path = f"/v2/{repository}/manifests/{tag}"
     response, body = registry.request("PUT", path, {"Content-Type": _MANIFEST}, manifest.content)
     _expect(response.status, 201, f"PUT {path}", body)
     return manifest.digest
@@ -200,18 +218,18 @@ def _manifest(layers: tuple[Layer, ...], configuration: Blob) -> Blob:
         "schemaVersion": 2,
         "mediaType": _MANIFEST,
         "config": configuration.descriptor,
-        "layers": [layer.blob.descriptor for layer in layers],
+        "layers": [part.blob.descriptor for part in layers],
     }
     return Blob(json.dumps(content, sort_keys=True).encode(), _MANIFEST)
 
 
-def _push_blob(registry: Registry, service: str, blob: Blob) -> None:
-    repository = f"/v2/{REPOSITORY}/{service}/blobs"
-    if registry.request("HEAD", f"{repository}/{blob.digest}")[0].status == 200:
+def _push_blob(registry: Registry, repository: str, blob: Blob, mount_from: str) -> None:
+    blobs = f"/v2/{repository}/blobs"
+    if registry.request("HEAD", f"{blobs}/{blob.digest}")[0].status == 200:
         return
-    other = "frontend" if service == "backend" else "backend"
-    # The registry mounts a blob of the other repository, if there is one.
-    start = f"{repository}/uploads/?mount={blob.digest}&from={REPOSITORY}/{other}"
+    start = f"{blobs}/uploads/"
+    if mount_from and mount_from != repository:
+        start += f"?mount={blob.digest}&from={mount_from}"
     response, body = registry.request("POST", start, {"Content-Length": "0"})
     if response.status == 201:
         return
@@ -219,7 +237,7 @@ def _push_blob(registry: Registry, service: str, blob: Blob) -> None:
     location = response.headers["Location"].split(registry.address, 1)[-1]
     target = f"{location}{'&' if '?' in location else '?'}digest={blob.digest}"
     response, body = registry.request("PUT", target, {"Content-Type": "application/octet-stream"}, blob.content)
-    _expect(response.status, 201, f"PUT {repository}", body)
+    _expect(response.status, 201, f"PUT {blobs}", body)
 
 
 def _expect(status: int, expected: int, what: str, body: bytes) -> None:
@@ -232,7 +250,7 @@ def _expect(status: int, expected: int, what: str, body: bytes) -> None:
 
 def _application_layer() -> Layer:
     """Return the layer with the application's files."""
-    return _layer(_tar({f"srv/{path.name}": path.read_bytes() for path in sorted(APPLICATION.glob("*.py"))}))
+    return layer(_tar({f"srv/{path.name}": path.read_bytes() for path in sorted(APPLICATION.glob("*.py"))}))
 
 
 def _tar(files: Mapping[str, bytes]) -> bytes:
@@ -247,20 +265,25 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
 
 def _base_layer(machine: Machine, log: Callable[[str], None]) -> Layer:
     """Return the layer with Python, from the cache or built in about ten seconds."""
-    compressed = cache_directory() / f"application-{_recipe()}.tar.gz"
-    with locked("application"):
+    return tree_layer(machine, "application", _TREE, log)
+
+
+def tree_layer(machine: Machine, name: str, arguments: list[str], log: Callable[[str], None]) -> Layer:
+    """Return a layer with a Debian tree, from the cache or built in seconds. The name is that of its cached file."""
+    compressed = cache_directory() / f"{name}-{_recipe(arguments)}.tar.gz"
+    with locked(name):
         if not compressed.exists():
-            log("Building the sample application's base layer, once per machine: about ten seconds")
+            log(f"Building the base layer of {name}, once per machine: about ten seconds")
             tree = compressed.with_suffix(".tree")
-            debian_tree(machine, tree, _TREE, _RELEASE, log)
-            replace_file(compressed, _layer(_stripped(tree)).blob.content)
+            debian_tree(machine, tree, arguments, _RELEASE, log)
+            replace_file(compressed, layer(_stripped(tree)).blob.content)
             tree.unlink()
-            for stale in cache_directory().glob("application-*.tar.gz"):
+            for stale in cache_directory().glob(f"{name}-*.tar.gz"):
                 if stale != compressed:
                     stale.unlink()
     content = compressed.read_bytes()
     tar_digest = hashlib.sha256(gzip.decompress(content)).hexdigest()
-    return Layer(Blob(content, "application/vnd.oci.image.layer.v1.tar+gzip"), f"sha256:{tar_digest}")
+    return Layer(Blob(content, _LAYER), f"sha256:{tar_digest}")
 
 
 def _stripped(tree: Path) -> bytes:
@@ -274,16 +297,18 @@ def _stripped(tree: Path) -> bytes:
     return out.getvalue()
 
 
-def _layer(tar: bytes) -> Layer:
-    blob = Blob(gzip.compress(tar, compresslevel=6, mtime=0), "application/vnd.oci.image.layer.v1.tar+gzip")
+def layer(tar: bytes) -> Layer:
+    """Return the layer of a tar."""
+    blob = Blob(gzip.compress(tar, compresslevel=6, mtime=0), _LAYER)
     return Layer(blob, f"sha256:{hashlib.sha256(tar).hexdigest()}")
 
 
-def _recipe() -> str:
-    return hashlib.sha256("\n".join((_RELEASE, *_TREE, *_EXCLUDED)).encode()).hexdigest()[:12]
+def _recipe(arguments: list[str]) -> str:
+    return hashlib.sha256("\n".join((_RELEASE, *arguments, *_EXCLUDED)).encode()).hexdigest()[:12]
 
 
-def _architecture() -> str:
+def architecture() -> str:
+    """Return this machine's architecture as images name it."""
     return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 
 
