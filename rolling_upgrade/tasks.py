@@ -129,5 +129,5 @@ GROUPS = {
         "notify",
         "notify.test",
     ),
-    "Configuration": ("config.check", "config.show", "completion"),
+    "Configuration": ("config.check", "config.show", "config.schema", "completion"),
 }

@@ -194,7 +194,7 @@ class EnvironmentEntry(Strict):
     rollout: RolloutPolicy = Field(default=RolloutPolicy(), description="How a run proceeds over the hosts.")
     setup: Setup = Field(default=Setup(), description="Optional parts of `rolling-upgrade setup`.")
     monitoring: Monitoring = Field(default=Monitoring(), description="Monitoring from outside.")
-    hosts: dict[_Word, Annotated[Host, BeforeValidator(_empty_mapping)]] = Field(
+    hosts: dict[_Word, Annotated[Host, BeforeValidator(_empty_mapping, json_schema_input_type=Host | None)]] = Field(
         default={}, description="The hosts, by name."
     )
 
@@ -204,5 +204,5 @@ class Inventory(Strict):
 
     environments: dict[
         Annotated[str, validators.ENVIRONMENT_NAME],
-        Annotated[EnvironmentEntry, BeforeValidator(_empty_mapping)],
+        Annotated[EnvironmentEntry, BeforeValidator(_empty_mapping, json_schema_input_type=EnvironmentEntry | None)],
     ] = Field(description="The environments, by name.")

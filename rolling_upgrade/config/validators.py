@@ -8,8 +8,8 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
-from collections.abc import Callable, Iterable
-from types import UnionType
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
 from urllib.parse import urlsplit
 
@@ -30,11 +30,20 @@ class Validator(Generic[T]):
     """A callable that parses a text; its ValueError carries the phrase `expected`.
 
     In the annotation of a pydantic field (`Annotated[int, PORT]`) it parses the value before pydantic validates it.
+
+    Args:
+        expected: The phrase.
+        parse: Returns the value, or None for an invalid text.
+        schema: What an editor can check, as JSON Schema. Without types, `parse` decides them: an editor reads `8080`
+            as a number and `true` as a boolean.
     """
 
-    def __init__(self, expected: str, parse: Callable[[str], T | None]) -> None:
+    def __init__(
+        self, expected: str, parse: Callable[[str], T | None], schema: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         self.expected = expected
         self._parse = parse
+        self._schema = schema
 
     def __call__(self, text: object) -> T:
         value = self._parse(text) if isinstance(text, str) else None
@@ -47,6 +56,23 @@ class Validator(Generic[T]):
 
         return no_info_before_validator_function(self, handler(source))
 
+    def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: object) -> dict[str, Any]:
+        types = {} if {"anyOf", "enum"} & self._schema.keys() else {"type": self._scalar_types()}
+        return {**types, **self._schema, "errorMessage": f"expected {self.expected}"}
+
+    def _scalar_types(self) -> list[str] | str:
+        samples = {"number": ("1.5", "0.5"), "integer": ("1", "25", "1024"), "boolean": ("true", "false")}
+        types = ["string", *(name for name, texts in samples.items() if any(map(self._accepts, texts)))]
+        if "number" in types and "integer" in types:
+            types.remove("integer")  # every integer is a number
+        return types if len(types) > 1 else types[0]
+
+    def _accepts(self, text: str) -> bool:
+        try:
+            return self._parse(text) is not None
+        except ValueError:
+            return False
+
 
 class CommandLine(Validator[tuple[str, ...]]):
     """Validates a command: a list of arguments, or a text, which becomes the arguments of `sh -c`."""
@@ -55,6 +81,7 @@ class CommandLine(Validator[tuple[str, ...]]):
         super().__init__(
             "a command: a list of arguments, or a string for sh",
             lambda text: ("sh", "-c", text) if text.strip() else None,
+            {"anyOf": [{"type": "string", "pattern": r"\S"}, {"type": "array", "minItems": 1, "items": _SCALAR}]},
         )
 
     def __call__(self, value: object) -> tuple[str, ...]:
@@ -76,13 +103,20 @@ def validator_of(annotation: object, metadata: Iterable[object]) -> Validator[An
 def text_matching(expected: str, pattern: str) -> Validator[str]:
     """Validate text that fully matches a pattern."""
     compiled = re.compile(pattern)
-    return Validator(expected, lambda text: text if compiled.fullmatch(text) else None)
+    schema = {"pattern": f"^(?:{pattern})$"}
+    return Validator(expected, lambda text: text if compiled.fullmatch(text) else None, schema)
 
 
 def one_of(*words: str) -> Validator[str]:
     """Validate one of several words in any case; the value is the word as listed."""
     by_folded = {word.casefold(): word for word in words}
-    return Validator(" or ".join((", ".join(words[:-1]), words[-1])), lambda text: by_folded.get(text.casefold()))
+    expected = " or ".join((", ".join(words[:-1]), words[-1]))
+    return Validator(expected, lambda text: by_folded.get(text.casefold()), {"enum": [*words]})
+
+
+def _number_schema(kind: str, low: float, high: float, text: str) -> dict[str, Any]:
+    """Return the schema of a number between two bounds, or of a text of that form."""
+    return {"anyOf": [{"type": kind, "minimum": low, "maximum": high}, {"type": "string", "pattern": f"^(?:{text})$"}]}
 
 
 def integer(low: int, high: int, what: str = "a whole number", *, note: str = "") -> Validator[int]:
@@ -92,7 +126,8 @@ def integer(low: int, high: int, what: str = "a whole number", *, note: str = ""
         value = int(text) if re.fullmatch(r"[0-9]{1,12}", text) else -1
         return value if low <= value <= high else None
 
-    return Validator(f"{what} from {low} to {high}{note}", parse)
+    schema = _number_schema("integer", low, high, "[0-9]{1,12}")
+    return Validator(f"{what} from {low} to {high}{note}", parse, schema)
 
 
 def number(low: float, high: float, what: str = "a number") -> Validator[float]:
@@ -102,9 +137,11 @@ def number(low: float, high: float, what: str = "a number") -> Validator[float]:
         value = float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?|\.[0-9]{1,9}", text) else math.nan
         return value if low <= value <= high else None
 
-    return Validator(f"{what} from {low:g} to {high:g}", parse)
+    schema = _number_schema("number", low, high, r"[0-9]{1,9}(\.[0-9]{1,9})?|\.[0-9]{1,9}")
+    return Validator(f"{what} from {low:g} to {high:g}", parse, schema)
 
 
+_SCALAR = {"type": ["string", "number", "boolean"]}
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -121,7 +158,8 @@ def duration(low: float, high: float) -> Validator[float]:
             return None
         return value if low <= value <= high else None
 
-    return Validator(f"a duration such as 30s or 500ms, from {low:g} to {high:.0f} seconds", parse)
+    schema = _number_schema("number", low, high, r"([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h|d))+|[0-9]{1,9}(\.[0-9]{1,9})?")
+    return Validator(f"a duration such as 30s or 500ms, from {low:g} to {high:.0f} seconds", parse, schema)
 
 
 #: The interval between two checks, in the env file and on the command line.
@@ -142,7 +180,8 @@ def size(low: int) -> Validator[int]:
         return value if low <= value <= 2**50 else None
 
     least = f", at least {low // 1024**2}MB" if low >= 1024**2 else ""
-    return Validator(f"a size such as 512MB or 1GB{least}", parse)
+    schema = _number_schema("number", low, 2**50, r"[0-9]{1,12}(\.[0-9]{1,3})?\s?[kmgtKMGT]?([iI]?[bB])?")
+    return Validator(f"a size such as 512MB or 1GB{least}", parse, schema)
 
 
 def _path(text: str) -> str | None:
@@ -250,7 +289,11 @@ _BOOLEANS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("fa
 
 COMMAND = CommandLine()
 TEXT = text_matching("text without line breaks or control characters", rf"[^{UNPRINTABLE}]*")
-BOOLEAN = Validator("true or false", lambda text: _BOOLEANS.get(text.casefold()))
+BOOLEAN = Validator(
+    "true or false",
+    lambda text: _BOOLEANS.get(text.casefold()),
+    {"anyOf": [{"type": "boolean"}, {"enum": [*_BOOLEANS, 0, 1]}]},
+)
 PORT = integer(1, 65535, "a port")
 SERVICE_PORT = integer(1024, HIGHEST_SERVICE_PORT, "a port", note=" (candidates use it plus 10000 and 20000)")
 APP_NAME = text_matching("a lower-case letter, then up to 30 of a-z, 0-9 and -", r"[a-z][a-z0-9-]{0,30}")
@@ -272,7 +315,9 @@ SERVER = Validator("an IP address or a host name", _server)
 REGISTRY = text_matching(
     "a registry: a host name or IP address, with an optional port", r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?"
 )
-HOST_PATH = Validator("an absolute path with letters, digits and . _ - + = @, without ..", _below_root)
+HOST_PATH = Validator(
+    "an absolute path with letters, digits and . _ - + = @, without ..", _below_root, {"pattern": r"^/[^\s:]"}
+)
 PATH_OR_NONE = Validator("none, or an absolute path with letters, digits and . _ - + = @, without ..", _path_or_none)
 FILE_PATH = Validator("an absolute path of a file, with letters, digits and . _ - + = @, without ..", _file)
 FILE_IN_DIRECTORY = Validator("an absolute path of a file in a directory, which is mounted", _file_in_directory)

@@ -273,7 +273,7 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "EnvironmentEntry.jump": ("bastion.test",),
 }  # fmt: skip
 
-#: A field that replaces `env_file` and is executed on the workstation as it is. tests/config/test_env_command.py runs it.
+#: A field that replaces `env_file`, and that this workstation executes as it is. See tests/config/test_env_command.py.
 EXECUTED = frozenset({"EnvironmentEntry.env_command"})
 
 MODELS: tuple[type[BaseModel], ...] = (

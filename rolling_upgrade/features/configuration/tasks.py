@@ -1,10 +1,10 @@
-"""The tasks `config.check` and `config.show`."""
+"""The tasks `config.check`, `config.show` and `config.schema`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import ONE_OBJECT, task
+from rolling_upgrade.console.task import ON_FILES, ONE_OBJECT, task
 
 
 @task(
@@ -20,3 +20,13 @@ def show(
     context: Any, env: str | None = None, hosts: list[str] | None = None, tag: str = "", json: bool = False
 ) -> None:
     """Show every effective value and its source, secrets masked; contacts no host."""
+
+
+@task(
+    workflow="schema",
+    needs_configuration=False,
+    interrupted=ON_FILES,
+    help={"directory": "where to write them, relative to hosts.yaml"},
+)
+def schema(context: Any, directory: str = "deploy/schema") -> None:
+    """Write the JSON Schemas of hosts.yaml and services.yaml, with which editors complete and check them."""

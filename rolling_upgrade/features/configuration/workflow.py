@@ -12,14 +12,16 @@ from rolling_upgrade.config.cross_checks import conflicts, local_warnings
 from rolling_upgrade.config.files import EnvFile, read_yaml
 from rolling_upgrade.config.issues import Issues, conceals, validate
 from rolling_upgrade.config.loader import load_located, read_env_file
-from rolling_upgrade.config.locate import Located, locate
+from rolling_upgrade.config.locate import Located, expanded, locate
+from rolling_upgrade.config.schema import SCHEMA_DIRECTORY, schema_comment, schema_files
 from rolling_upgrade.config.services import Services
 from rolling_upgrade.config.settings import KEYS, Settings
 from rolling_upgrade.console.output import print_lines, print_result
 from rolling_upgrade.console.text import count, table
+from rolling_upgrade.engine.local_file import PUBLIC, replace
 from rolling_upgrade.engine.masking import MASK
 from rolling_upgrade.engine.model import Application, Color, Environment, RolloutPolicy, Service, Target
-from rolling_upgrade.errors import ConfigError, ConfigIssue, ExitCode
+from rolling_upgrade.errors import PROGRAM, ConfigError, ConfigIssue, ExitCode
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ def check(env: str | None, *, root: Path, strict: bool = False) -> ExitCode:
         loaded.append(found)
         warnings |= dict.fromkeys((*found.warnings, *local_warnings(found, root)))
         _render(found)
+    warnings |= dict.fromkeys(_stale_schemas(root))
     issues |= dict.fromkeys(conflicts(_with_conflicting(loaded, env, root)))
     secrets = tuple(secret for found in loaded for secret in found.secrets)
     print_lines(_check_lines(loaded, tuple(issues), tuple(warnings)), secrets)
@@ -97,6 +100,29 @@ def show(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), tag: str =
     explained = explain_environment(env, root=root, hosts=hosts, tag=tag)
     report = {"environment": explained.environment.name, "rollout": explained.rollout, "hosts": explained.hosts}
     print_result(report if json else _show_lines(explained), explained.environment.secrets)
+    return ExitCode.DONE
+
+
+def _stale_schemas(root: Path) -> Iterator[str]:
+    directory = root / SCHEMA_DIRECTORY
+    if directory.is_dir():
+        for name, text in schema_files().items():
+            path = directory / name
+            if path.is_file() and path.read_text("utf-8", "replace") != text:
+                yield f"{SCHEMA_DIRECTORY}/{name} is the schema of another version; {PROGRAM} config.schema replaces it"
+
+
+def schema(*, root: Path, directory: str) -> ExitCode:
+    """Write the JSON Schemas of the YAML files, and print the comment that makes editors use them."""
+    target = root / expanded(directory)
+    for name, text in schema_files().items():
+        replace(target / name, text.encode(), PUBLIC)
+    comments = [
+        f"  {file}: {schema_comment(target / name, root / file)}"
+        for file, name in (("hosts.yaml", "hosts.json"), ("deploy/services.yaml", "services.json"))
+    ]
+    written = f"Written in {target}: {', '.join(schema_files())}."
+    print_lines([written, "Editors with a YAML language server use them with a comment in the first line:", *comments])
     return ExitCode.DONE
 
 

@@ -17,6 +17,7 @@ from rolling_upgrade.config.files import read_yaml
 from rolling_upgrade.config.inventory import Inventory
 from rolling_upgrade.config.issues import Issues, shown, validate
 from rolling_upgrade.config.locate import list_lab_environments
+from rolling_upgrade.config.schema import SCHEMA_DIRECTORY, schema_files
 from rolling_upgrade.console.output import print_lines
 from rolling_upgrade.console.prompt import confirm
 from rolling_upgrade.engine.git import is_tracked, staged
@@ -48,9 +49,9 @@ def init(
     yes: bool = False,
     force: bool = False,
 ) -> ExitCode:
-    """Write hosts.yaml, deploy/services.yaml, deploy/ENV.env, and tasks.py and deploy/.gitignore if they are missing.
+    """Write hosts.yaml, deploy/services.yaml, deploy/ENV.env and the schemas for editors.
 
-    `directory` overrides `root` as the place of the files. Raises ConfigError for a missing or invalid answer, or an
+    Also tasks.py and deploy/.gitignore if they are missing. `directory` overrides `root` as the place of the files. Raises ConfigError for a missing or invalid answer, or an
     existing file; then nothing is written.
     """
     target = _directory(root, directory)
@@ -169,6 +170,8 @@ def _files(directory: Path, template_values: Mapping[str, Any], examples: frozen
     )
     files = [NewFile(path, text.encode(), mode, keep=path not in examples) for path, text, mode in rendered]
     repository = {"tasks.py": TASKS, "deploy/.gitignore": GITIGNORE} if not _is_clone(directory) else {}
+    schemas = {directory / SCHEMA_DIRECTORY / name: text for name, text in schema_files().items()}
+    files += [NewFile(path, text.encode(), PUBLIC, keep=False) for path, text in schemas.items()]
     missing = {name: text for name, text in repository.items() if not os.path.lexists(directory / name)}
     return files + [NewFile(directory / name, text.encode(), PUBLIC) for name, text in missing.items()]
 
@@ -185,7 +188,7 @@ def _validate(env: str, files: Sequence[NewFile], directory: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         for file in files:
             path = Path(temporary) / file.path.relative_to(directory)
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(mode=PRIVATE)
             path.write_bytes(file.data)
         try:
@@ -207,6 +210,8 @@ def _preview(file: NewFile) -> list[str]:
         effect = "new"
     else:
         effect = "replaces your file, which is kept as .bak" if file.keep else "replaces the example; Git has it"
+    if file.path.suffix == ".json":
+        return [f"--- {file.path} (for editors: completes and checks your files)", ""]
     return [f"--- {file.path} ({effect})", *file.data.decode().rstrip("\n").splitlines(), ""]
 
 

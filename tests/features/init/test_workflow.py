@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import stat
@@ -27,8 +28,9 @@ from tests.support.project import MEMORYARK, ROOT
 VALUES = {"app": "shop", "domain": "shop.example.org"}
 SERVICES = ("api=reg.example.org/shop/api:v1:8000", "web=localhost:5000/shop/web:8080")
 FILES = ("hosts.yaml", "deploy/services.yaml", "deploy/production.env")
+SCHEMAS = ("deploy/schema/hosts.json", "deploy/schema/services.json")
 #: The further files of a repository that uses the installed package.
-NEW = ("tasks.py", "deploy/.gitignore")
+NEW = ("tasks.py", "deploy/.gitignore", *SCHEMAS)
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +72,11 @@ def test_init_written_files_load_strictly(tmp_path: Path, capsys: pytest.Capture
     assert set(files(tmp_path)) == {*FILES, *NEW}
     modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in FILES]
     assert modes == [0o644, 0o644, 0o600]
+    for name in FILES[:2]:
+        path = tmp_path / name
+        comment, _, _ = path.read_text().partition("\n")
+        schema = path.parent / comment.removeprefix("# yaml-language-server: $schema=")
+        assert json.loads(schema.read_text())["properties"].keys() >= yaml.safe_load(path.read_text()).keys()
     assert configuration.check("production", root=tmp_path, strict=True) == ExitCode.DONE
     output = capsys.readouterr().out
     steps = ("config.check", "trust", "setup", "deploy")
@@ -288,7 +295,7 @@ def test_init_in_a_clone_of_this_project_writes_only_the_configuration(
 
     assert init_in(tmp_path) == ExitCode.DONE
 
-    assert set(files(tmp_path)) == {*FILES, "rolling_upgrade/__init__.py"}
+    assert set(files(tmp_path)) == {*FILES, *SCHEMAS, "rolling_upgrade/__init__.py"}
     assert "  rolling-upgrade deploy --env production --dry-run " in capsys.readouterr().out
 
 
