@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from rolling_upgrade.config import validators
 from rolling_upgrade.config.inventory import EnvironmentEntry, Inventory
 from rolling_upgrade.config.issues import Issues, conceals, known_key, nearest
-from rolling_upgrade.config.resolution import Values
 from rolling_upgrade.config.services import Services
+from rolling_upgrade.config.values import Values
 from rolling_upgrade.engine.model import MONITORING_HOST, Application, Certificate
 from rolling_upgrade.errors import PROGRAM
 
@@ -241,12 +241,16 @@ _SHARED = ("/home", "/root", "/run", "/tmp", "/var", "/var/lib", "/var/log", "/v
 
 @dataclass(frozen=True)
 class Directory:
-    """A directory named by an env key, or the directory of a file that the key names (`file`)."""
+    """A directory, or the directory of a file (`file`), that an env key or a literal of services.yaml names.
 
-    key: str
+    `place` is the place of a mount in services.yaml.
+    """
+
+    name: str
     path: str
     file: bool = False
     read_only: bool = False
+    place: str = ""
 
 
 def contains(directory: str, path: str) -> bool:
@@ -264,22 +268,34 @@ def check_mounts(app: Application, user: str, declared: Services, values: Values
 
     A container can replace anything it can write with a link, so no such directory may be inside a writable mount.
     """
-    mounts = tuple(dict.fromkeys(_mounts(declared, values)))
+    data = tuple(data_directories(app))
+    mounts = tuple(dict.fromkeys(_mounts(declared, values, data)))
     for mount in mounts:
         why = _private(mount, app, user)
         if not why and not mount.read_only:
-            why = _overlap(mount, (*mounts, *data_directories(app))) or _system_directory(mount)
+            why = _overlap(mount, (*mounts, *data)) or _system_directory(mount)
         if why:
             what = "a file in a separate directory" if mount.file else "a separate directory"
-            values.reject(mount.key, expected=f"{what}: the container gets all of {mount.path}, and {why}")
+            expected = f"{what}: the container gets all of {mount.path}, and {why}"
+            values.reject_declared(mount.name, mount.place, expected=expected)
 
 
-def _mounts(declared: Services, values: Values) -> Iterator[Directory]:
-    for mount in (mount for service in declared.services for mount in service.mounts):
-        path = values.read(mount.source, validators.FILE_IN_DIRECTORY if mount.parent else validators.HOST_PATH)
-        if path:
-            source = posixpath.normpath(posixpath.dirname(path) if mount.parent else path)
-            yield Directory(mount.source, source, mount.parent, mount.read_only)
+def _mounts(declared: Services, values: Values, data: tuple[Directory, ...]) -> Iterator[Directory]:
+    """Yield the mounts. A literal that is the path of a key has the name of the key."""
+    keys = {directory.path: directory.name for directory in data if directory.name not in BACKUP_KEYS}
+    for number, service in enumerate(declared.services):
+        for index, mount in enumerate(service.mounts):
+            place = f"services[{number}].mounts[{index}].source"
+            validator = validators.FILE_IN_DIRECTORY if mount.parent else validators.HOST_PATH
+            path = values.resolve(mount.source, validator, place)
+            if path:
+                source = posixpath.normpath(posixpath.dirname(path) if mount.parent else path)
+                name = mount.source if validators.is_key(mount.source) else keys.get(source, mount.source)
+                yield Directory(name, source, mount.parent, mount.read_only, place)
+
+
+#: The keys of directories with backups, which no container may write.
+BACKUP_KEYS = ("DATABASE_BACKUP_PATH", "UPLOADS_BACKUP_PATH")
 
 
 def data_directories(app: Application) -> Iterator[Directory]:
@@ -310,11 +326,11 @@ def _private(mount: Directory, app: Application, user: str) -> str:
 def _overlap(mount: Directory, others: tuple[Directory, ...]) -> str:
     """Explain an overlap with another directory. Two files may share a directory, services may share a mount."""
     for other in others:
-        if other.key == mount.key or not contains(mount.path, other.path):
+        if other.name == mount.name or not contains(mount.path, other.path):
             continue
-        if contains(other.path, mount.path) and other.file and mount.key != "UPLOADS_PATH":
+        if contains(other.path, mount.path) and other.file and mount.name != "UPLOADS_PATH":
             continue
-        return f"it is or contains {other.path} of {other.key}, which the container could replace with a link"
+        return f"it is or contains {other.path} of {other.name}, which the container could replace with a link"
     return ""
 
 

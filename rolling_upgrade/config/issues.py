@@ -137,7 +137,8 @@ def validate(model: type[Model], content: dict[str, Any], file: str, issues: Iss
         return model.model_validate(content)
     except ValidationError as error:
         for detail in error.errors():
-            report(detail, model, file, issues)
+            if detail["type"] != "too_short" or not detail["input"]:  # otherwise the errors of its entries say why
+                report(detail, model, file, issues)
     return _salvage(model, copy.deepcopy(content))
 
 

@@ -17,10 +17,11 @@ from rolling_upgrade.config.files import EnvFile, decoded, parse_env, parse_outp
 from rolling_upgrade.config.inventory import EnvironmentEntry, Host
 from rolling_upgrade.config.issues import Issues, secret_values, validate
 from rolling_upgrade.config.locate import Located, expanded, locate
-from rolling_upgrade.config.resolution import Values, resolve
+from rolling_upgrade.config.resolution import resolve
 from rolling_upgrade.config.secrets_file import keyring
 from rolling_upgrade.config.services import Services, pipeline
 from rolling_upgrade.config.settings import KEYS
+from rolling_upgrade.config.values import Values
 from rolling_upgrade.engine import masking, model
 from rolling_upgrade.engine.git import is_tracked
 from rolling_upgrade.engine.local_file import read_small
@@ -189,9 +190,10 @@ def _resolve_hosts(
     if base is None:
         return applications, hosts
     env_file = located.values_name(issues)
+    services_file = issues.name(located.resolve(located.entry.services_file))
     for name, host in (located.entry.hosts or {"": Host()}).items():
         path = f"environments.{located.name}.hosts.{name}.env"
-        values = Values(env_file, base, issues.name(located.file), path, host.env, complete, issues)
+        values = Values(env_file, base, issues.name(located.file), path, host.env, services_file, complete, issues)
         hosts.append(values)
         application = resolve(values, services, tag)
         if application is not None and services is not None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -73,7 +74,8 @@ number is seconds), and so do sizes (`512MB`, `1G`, `1.5GiB`, as powers of 1024)
 _SERVICE_KEYS = """\
 ### Keys of the example's services
 
-The services of MemoryArk, the example in `deploy/services.yaml`, use these keys. Your services name their own.
+The services of MemoryArk, the example in `deploy/services.yaml`, use these keys. Your services name their own, or
+have literals instead.
 """
 
 _INVENTORY = """\
@@ -88,9 +90,10 @@ duplicate keys and tabs are errors. Values are not converted by YAML: `no` and `
 _SERVICES = f"""\
 ## deploy/services.yaml
 
-Services are upgraded in the order of the list. A value in capitals is the name of an env key. To add a service,
-add an entry and its keys to the env file.
+Services are upgraded in the order of the list. To add a service, add an entry, and its keys to the env file.
 
+- **Literal or key.** Where a key may stand, a text of capitals, digits and `_` is the name of an env key. Any other
+  text is the value itself, in which `${{KEY}}` and `${{KEY:-default}}` are replaced; `$${{` stands for `${{`.
 - **Ports.** Nginx listens on the service port. The candidates listen on loopback at the service port plus 10000
   (blue) and 20000 (green). Every port has one use.
 - **Mounts.** The key of a mount in `env` gets the path *inside* the container: DATABASE_PATH becomes `/app/data/`
@@ -179,20 +182,21 @@ def _service_keys(file: Path) -> str:
 
 
 def _keys_of(service: Service) -> Iterator[str]:
+    """Yield the rows of the keys of one service; literals have none."""
     name, default = service.name, f"`{service.default_port}`" if service.default_port else _REQUIRED
-    yield _line(service.image, validators.IMAGE.expected, _REQUIRED, f"Image of the {name}.")
-    yield _line(
-        service.port, validators.SERVICE_PORT.expected, default, f"Service port of the {name} on the host's loopback."
-    )
-    if service.limits.memory:
-        yield _line(service.limits.memory, validators.MEMORY.expected, "", f"Memory limit of the {name}.")
-    if service.limits.cpus:
-        yield _line(service.limits.cpus, validators.CPUS.expected, "", f"CPU limit of the {name}.")
+    texts: list[tuple[str, validators.Validator[Any], str, str]] = [
+        (service.image, validators.IMAGE, _REQUIRED, f"Image of the {name}."),
+        (service.port, validators.SERVICE_PORT, default, f"Service port of the {name} on the host's loopback."),
+        (service.limits.memory, validators.MEMORY, "", f"Memory limit of the {name}."),
+        (service.limits.cpus, validators.CPUS, "", f"CPU limit of the {name}."),
+    ]
     for mount in service.mounts:
-        need = "" if mount.optional else _REQUIRED
         what = "File whose directory is" if mount.parent else "Directory"
         mounted = f"{what} mounted at {mount.target} in the {name}."
-        yield _line(mount.source, validators.HOST_PATH.expected, need, mounted)
+        texts.append((mount.source, validators.HOST_PATH, "" if mount.optional else _REQUIRED, mounted))
+    for text, validator, need, description in texts:
+        if validators.is_key(text):
+            yield _line(text, validator.expected, need, description)
     for key in service.required:
         yield _line(key, "text", _REQUIRED, f"Passed to the {name}.")
 

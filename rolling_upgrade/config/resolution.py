@@ -1,76 +1,24 @@
-"""Resolve the settings and services of one host into a `model.Application`.
-
-Errors go to the issues, at the place where the value was written: the env file or an override in hosts.yaml.
-"""
+"""Resolve the settings and services of one host into a `model.Application`."""
 
 from __future__ import annotations
 
 import posixpath
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from pydantic import ValidationError
 
 from rolling_upgrade.config import schedule, validators
-from rolling_upgrade.config.issues import Issues, report, shown
+from rolling_upgrade.config.issues import report
 from rolling_upgrade.config.services import Mount, Service, Services
 from rolling_upgrade.config.settings import Settings
+from rolling_upgrade.config.values import Values
 from rolling_upgrade.engine import model
 from rolling_upgrade.engine.model import WatchRules
 
-T = TypeVar("T")
-
 #: Upper bound for the deadline of a gate that the HEALTH_CHECK_ keys extend.
 LONGEST_GATE_SECONDS = 900.0
-
-
-@dataclass(frozen=True)
-class Values:
-    """The values of one host: those of the env file, overridden by those of the inventory.
-
-    `services_complete` is false when invalid services were removed: a missing key may be optional there, or have a
-    default.
-    """
-
-    env_file: str
-    base: dict[str, str]
-    inventory_file: str
-    inventory_path: str
-    overrides: dict[str, str]
-    services_complete: bool
-    issues: Issues
-
-    @property
-    def merged(self) -> dict[str, str]:
-        """The effective values."""
-        return {**self.base, **self.overrides}
-
-    def get(self, key: str) -> str:
-        """Return the text of a key, empty when it is not set."""
-        return self.overrides.get(key, self.base.get(key, ""))
-
-    def reject(self, key: str, *, found: str = "", expected: str) -> None:
-        """Add an error about a key at the place where its value was written."""
-        text = self.get(key)
-        found = found or (shown(text, key) if text else "")
-        if key in self.overrides:
-            self.issues.add(self.inventory_file, f"{self.inventory_path}.{key}", found=found, expected=expected)
-        else:
-            self.issues.add(self.env_file, key, found=found, expected=expected)
-
-    def read(self, key: str, validator: validators.Validator[T]) -> T | None:
-        """Validate the value of a key; None when it is not set or invalid."""
-        text = self.get(key)
-        if not text:
-            return None
-        try:
-            return validator(text)
-        except ValueError as error:
-            self.reject(key, expected=str(error))
-            return None
 
 
 def _settings(values: Values) -> Settings | None:
@@ -99,7 +47,10 @@ def _expectation(key: str) -> str:
 def resolve(values: Values, declared: Services | None, tag: str) -> model.Application | None:
     """Build the application of one host, None when it has errors."""
     settings = _settings(values)
-    resolved = [_resolve_service(service, values, settings, tag) for service in declared.services] if declared else []
+    resolved = [
+        _resolve_service(service, f"services[{index}]", values, settings, tag)
+        for index, service in enumerate(declared.services if declared else ())
+    ]
     services = tuple(service for service in resolved if service is not None)
     if settings is None or declared is None:
         return None
@@ -136,13 +87,15 @@ def resolve(values: Values, declared: Services | None, tag: str) -> model.Applic
     )
 
 
-def _resolve_service(declared: Service, values: Values, settings: Settings | None, tag: str) -> model.Service | None:
-    """Build one service with the values of its keys, None when it has errors."""
-    image = _image(declared.image, values, tag)
-    port = _service_port(declared, values)
-    mounts = tuple(_mounts(declared, values))
-    memory = values.read(declared.limits.memory, validators.MEMORY)
-    cpus = values.read(declared.limits.cpus, validators.CPUS)
+def _resolve_service(
+    declared: Service, place: str, values: Values, settings: Settings | None, tag: str
+) -> model.Service | None:
+    """Build one service with the values of its keys, None when it has errors. `place` is its place in the file."""
+    image = read_image(declared.image, f"{place}.image", values, tag)
+    port = _service_port(declared, place, values)
+    mounts = tuple(_mounts(declared, place, values))
+    memory = values.resolve(declared.limits.memory, validators.MEMORY, f"{place}.limits.memory")
+    cpus = values.resolve(declared.limits.cpus, validators.CPUS, f"{place}.limits.cpus")
     env = tuple(_container_env(declared, values, tag))
     if image is None or port is None or settings is None:
         return None
@@ -177,10 +130,9 @@ def _confinement(declared: Service) -> model.Confinement:
     )
 
 
-def _image(key: str, values: Values, tag: str) -> model.Image | None:
-    if not values.get(key):
-        values.reject(key, expected=validators.IMAGE.expected)
-    image = values.read(key, validators.IMAGE)
+def read_image(text: str, place: str, values: Values, tag: str) -> model.Image | None:
+    """Read the image that services.yaml names at a place, with the tag of the run or its own tag or APP_VERSION."""
+    image = values.resolve(text, validators.IMAGE, place, required=True)
     if image is None:
         return None
     if tag:
@@ -188,25 +140,23 @@ def _image(key: str, values: Values, tag: str) -> model.Image | None:
     if image.digest or image.tag:
         return image
     if not values.get("APP_VERSION"):
-        values.reject(key, expected="an image with a tag, or a tag in APP_VERSION or --tag")
+        values.reject_declared(text, place, expected="an image with a tag, or a tag in APP_VERSION or --tag")
     version = values.read("APP_VERSION", validators.TAG)
     return image.with_tag(version) if version else None
 
 
-def _service_port(declared: Service, values: Values) -> int | None:
-    if not values.get(declared.port):
-        if declared.default_port is None and values.services_complete:
-            values.reject(declared.port, expected=validators.SERVICE_PORT.expected)
-        return declared.default_port
-    return values.read(declared.port, validators.SERVICE_PORT)
+def _service_port(declared: Service, place: str, values: Values) -> int | None:
+    required = declared.default_port is None and values.services_complete
+    port = values.resolve(declared.port, validators.SERVICE_PORT, f"{place}.port", required=required)
+    unset = validators.is_key(declared.port) and not values.get(declared.port)
+    return declared.default_port if unset else port
 
 
-def _mounts(declared: Service, values: Values) -> Iterator[model.Mount]:
-    for mount in declared.mounts:
+def _mounts(declared: Service, place: str, values: Values) -> Iterator[model.Mount]:
+    for index, mount in enumerate(declared.mounts):
         validator = validators.FILE_IN_DIRECTORY if mount.parent else validators.HOST_PATH
-        if not values.get(mount.source) and not mount.optional and values.services_complete:
-            values.reject(mount.source, expected=validator.expected)
-        path = values.read(mount.source, validator)
+        required = not mount.optional and values.services_complete
+        path = values.resolve(mount.source, validator, f"{place}.mounts[{index}].source", required=required)
         if path is not None:
             source = posixpath.dirname(path) if mount.parent else path
             yield model.Mount(source, mount.target, mount.read_only)
@@ -292,17 +242,29 @@ def _check_ports(
     values: Values,
 ) -> None:
     """Report ports with two uses among the public ports, the service ports and the candidate ports."""
-    keys = {service.name: service.port for service in declared.services}
+    written = {
+        service.name: (service.port, f"services[{index}].port") for index, service in enumerate(declared.services)
+    }
     taken = {settings.nginx_port: "NGINX_PORT"}
-    uses = [("HTTPS_PORT", "HTTPS_PORT", settings.https_port)] if tls else []
-    uses += [(keys[service.name], keys[service.name], service.service_port) for service in services]
+    uses = [("HTTPS_PORT", "", "HTTPS_PORT", settings.https_port)] if tls else []
     for service in services:
-        key = keys[service.name]
-        uses += [(key, f"{key} ({color.value} of {service.name})", service.port(color)) for color in model.Color]
-    for key, label, port in uses:
+        text, place = written[service.name]
+        uses.append((text, place, _port_label(text, service), service.service_port))
+    for service in services:
+        text, place = written[service.name]
+        label = _port_label(text, service)
+        for color in model.Color:
+            suffix = f" ({color.value} of {service.name})" if validators.is_key(text) else f" ({color.value})"
+            uses.append((text, place, f"{label}{suffix}", service.port(color)))
+    for text, place, label, port in uses:
         if port in taken:
-            values.reject(key, found=f"port {port}, already used by {taken[port]}", expected="an unused port")
+            found = f"port {port}, already used by {taken[port]}"
+            values.reject_declared(text, place, found=found, expected="an unused port")
         taken.setdefault(port, label)
+
+
+def _port_label(text: str, service: model.Service) -> str:
+    return text if validators.is_key(text) else f"the service {service.name}"
 
 
 #: The port on which mail servers expect TLS from the first byte. Source: RFC 8314, section 3.3.

@@ -1,6 +1,6 @@
 """The models of `deploy/services.yaml`: services in upgrade order, image builds and test suites.
 
-A value in capitals is the *name* of an env key, whose value is in the env file.
+A value in capitals is the *name* of an env key, whose value is in the env file; any other value is a literal.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pydantic import Field
 
 from rolling_upgrade.config import validators
 from rolling_upgrade.config.issues import Strict
+from rolling_upgrade.config.values import named_keys
 from rolling_upgrade.engine import local_command, model
 
 _File = Annotated[str, validators.LOCAL_FILE]
@@ -84,18 +85,18 @@ class Route(Strict):
 class Mount(Strict):
     """A directory of the host, mounted into the container."""
 
-    source: _Key = Field(description="Env key with the path on the host.")
+    source: Annotated[str, validators.or_key(validators.HOST_PATH)] = Field(description="Path on the host.")
     target: Annotated[str, validators.HOST_PATH] = Field(description="Path inside the container.")
-    parent: _Boolean = Field(default=False, description="The key names a file; mount its directory.")
+    parent: _Boolean = Field(default=False, description="`source` is a file; mount its directory.")
     read_only: _Boolean = Field(default=False, description="Mount read-only.")
     optional: _Boolean = Field(default=False, description="Omit the mount when the key is not set.")
 
 
 class Limits(Strict):
-    """Env keys with the resource limits of the container. A key that is not set means no limit."""
+    """The resource limits of the container. An env key that is not set means no limit."""
 
-    memory: _Key = Field(default="", description="Env key of the memory limit.")
-    cpus: _Key = Field(default="", description="Env key of the CPU limit.")
+    memory: Annotated[str, validators.or_key(validators.MEMORY)] = Field(default="", description="Memory limit.")
+    cpus: Annotated[str, validators.or_key(validators.CPUS)] = Field(default="", description="CPU limit.")
 
 
 class Build(Strict):
@@ -159,11 +160,13 @@ class Service(Strict):
     """One service."""
 
     name: _Name = Field(description="Name of the service, part of the names of containers, flags and upstreams.")
-    image: _Key = Field(description="Env key with the image.")
+    image: Annotated[str, validators.or_key(validators.IMAGE)] = Field(description="Image of the containers.")
     container_port: Annotated[int, validators.PORT] = Field(
         description="Port on which the process in the container listens."
     )
-    port: _Key = Field(description="Env key with the service port on the host's loopback.")
+    port: Annotated[str, validators.or_key(validators.SERVICE_PORT)] = Field(
+        description="Service port on the host's loopback."
+    )
     default_port: Annotated[int, validators.SERVICE_PORT] | None = Field(
         default=None, description="Service port when that key is not set."
     )
@@ -216,9 +219,10 @@ class Service(Strict):
 
     def named_keys(self) -> Iterator[str]:
         """Yield every env key that the service names."""
-        yield from (self.image, self.port, *self.env_keys)
-        yield from (mount.source for mount in self.mounts)
-        yield from (key for key in (self.limits.memory, self.limits.cpus) if key)
+        sources = (mount.source for mount in self.mounts)
+        for text in (self.image, self.port, *sources, self.limits.memory, self.limits.cpus):
+            yield from named_keys(text)
+        yield from self.env_keys
 
 
 class FullChain(Strict):

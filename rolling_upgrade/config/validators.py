@@ -107,6 +107,28 @@ def text_matching(expected: str, pattern: str) -> Validator[str]:
     return Validator(expected, lambda text: text if compiled.fullmatch(text) else None, schema)
 
 
+def is_key(text: str) -> bool:
+    """Return whether a text of services.yaml is the name of an env key; any other text is a literal."""
+    return re.fullmatch(r"[A-Z][A-Z0-9_]*", text) is not None
+
+
+def or_key(validator: Validator[Any]) -> Validator[str]:
+    """Validate the name of an env key, or a literal. A literal with a reference is validated when it is resolved."""
+
+    def parse(text: str) -> str | None:
+        if is_key(text):
+            return text
+        if "${" in text:
+            return TEXT(text)
+        try:
+            validator(text)
+        except ValueError:
+            return None
+        return text
+
+    return Validator(f"{validator.expected}; or an env key", parse)
+
+
 def one_of(*words: str) -> Validator[str]:
     """Validate one of several words in any case; the value is the word as listed."""
     by_folded = {word.casefold(): word for word in words}

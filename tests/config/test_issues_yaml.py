@@ -119,7 +119,7 @@ WRONG_SERVICES = [
     ("deadline_seconds: 120", "deadline_seconds: 2h", "services[0].gate.deadline_seconds", "a duration"),
     ("name: backend", "name: Back_End", "services[0].name", "a lower-case letter"),
     ("    image: BACKEND_IMAGE\n", "", "services[0].image", "is required"),
-    ("image: BACKEND_IMAGE", "image: 'repo:tag'", "services[0].image", "env key"),
+    ("image: BACKEND_IMAGE", "image: 'Repo:tag'", "services[0].image", "env key"),
     ("container_port: 8080", "container_port: 80800", "services[0].container_port", "a port"),
     ("default_port: 8080", "default_port: 50000", "services[0].default_port", "candidates"),
     ("health: /api/health", "health: api", "services[0].health", "a path"),
