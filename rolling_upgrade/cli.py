@@ -12,6 +12,7 @@ from invoke.exceptions import Exit, ParseError
 from invoke.program import Program
 
 from rolling_upgrade import __version__
+from rolling_upgrade.console.task import print_json_error
 from rolling_upgrade.errors import ConfigError
 from rolling_upgrade.tasks import GROUPS, namespace
 
@@ -66,13 +67,13 @@ class Tasks(Program):
         if argument := next((argument for argument in self.args.values() if argument.got_value), None):
             typed = _typed(argument, context, self.argv)
             hint = _replacement(argument.names[0], context)
-            raise _exit(_usage_error(f"{context.name} has no option {typed}{hint}", context))
+            raise _exit(_usage_error(f"{context.name} has no option {typed}{hint}", context), self.argv)
         if self.core.remainder and context.name not in _WITH_REMAINDER:
-            raise _exit(_usage_error(f"{context.name} takes no arguments after --", context))
+            raise _exit(_usage_error(f"{context.name} takes no arguments after --", context), self.argv)
 
     def parse_cleanup(self) -> None:
         """Print help on request. Raises Exit."""
-        with _translated_errors():
+        with _translated_errors(self.argv):
             super().parse_cleanup()
 
     def print_help(self) -> None:
@@ -135,7 +136,11 @@ def _usage_error(problem: str, context: ParserContext | None) -> ConfigError:
     return ConfigError(f"{problem}. Nothing was contacted.", next_step=usage)
 
 
-def _exit(error: ConfigError) -> Exit:
+def _exit(error: ConfigError, argv: Sequence[str]) -> Exit:
+    """Return the exit with the error; a command line with --json also gets it on stdout."""
+    words = argv[: argv.index("--")] if "--" in argv else argv
+    if "--json" in words or "-j" in words:
+        print_json_error(error)
     return Exit(str(error), code=int(error.exit_code))
 
 
@@ -178,7 +183,7 @@ def _translated_errors(argv: Sequence[str] = ()) -> Iterator[None]:
     try:
         yield
     except ParseError as error:
-        raise _exit(translated(str(error), error.context, argv)) from None
+        raise _exit(translated(str(error), error.context, argv), argv) from None
 
 
 def _summary(name: str) -> str:

@@ -167,7 +167,7 @@ def _print_output(process: subprocess.Popen[str], task: str) -> Mapping[str, Any
         if message is None:
             _print(row.removesuffix("\n"))
             continue
-        summary = message if message.get("type") == "summary" else summary
+        summary = message if message.get("type") in {"summary", "error"} else summary
         for line in lines(message):
             _print(line)
     # Only the last line is certainly not written by the application's code.
@@ -355,13 +355,14 @@ def _finish(task: str, code: int, summary: Mapping[str, Any]) -> None:
     github = bool(os.environ.get("GITHUB_ACTIONS"))
     if code and github:
         causes = [f"{host['host']}: {host['cause']}" for host in summary.get("hosts", ()) if host["cause"]]
-        text = "\n".join([summary.get("message") or f"exit code {code}; the job's log says why", *causes])
+        message = summary.get("message") or summary.get("error")
+        text = "\n".join([message or f"exit code {code}; the job's log says why", *causes])
         print(annotation(f"inv {task} failed", text), flush=True)
     path = os.environ.get("GITHUB_STEP_SUMMARY") or os.environ.get("JOB_SUMMARY")
     if path:
         shown = (
             markdown(summary)
-            if summary
+            if "hosts" in summary
             else f"### inv {_cell(task)}: {'done' if not code else f'failed, exit code {code}'}\n"
         )
         with Path(path).open("a", encoding="utf-8") as file:

@@ -16,6 +16,7 @@ from rolling_upgrade.console.text import pad, width
 from rolling_upgrade.engine.masking import mask, safe
 from rolling_upgrade.engine.serialization import to_plain
 from rolling_upgrade.engine.untrusted import LINE_BYTES
+from rolling_upgrade.errors import ConfigIssue
 
 T = TypeVar("T")
 #: The maximum number of bytes per character of a secret, in any encoding that masking recognises.
@@ -187,6 +188,11 @@ def print_result(result: object, secrets: Sequence[str] = (), *, stream: TextIO 
         print_lines(result, secrets, stream=stream)
     else:
         Output(stream or sys.stdout, secrets).write_json(result, indent=2)
+
+
+def issues_json(issues: Sequence[ConfigIssue]) -> list[dict[str, Any]]:
+    """Return errors of the configuration or the command line as JSON types: their fields, and the line to show."""
+    return [{**to_plain(issue), "text": str(issue)} for issue in issues]
 
 
 def is_terminal(stream: TextIO) -> bool:

@@ -19,7 +19,7 @@ from invoke.exceptions import Exit, ParseError
 from invoke.tasks import Task
 from invoke.tasks import task as invoke_task
 
-from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode, RollingError
+from rolling_upgrade.errors import PROGRAM, ConfigError, ConfigIssue, ExitCode, RollingError
 
 if TYPE_CHECKING:
     from invoke.parser.argument import Argument
@@ -57,8 +57,10 @@ ON_PROCESSES = "the local processes were stopped; no host was contacted. Next: t
 ON_FILES = "no file was changed; unsaved edits are lost. Next: the same command again"
 
 
-def exit_with(work: Callable[[], int | None], *, interrupted: str = ON_HOSTS) -> None:
+def exit_with(work: Callable[[], int | None], *, interrupted: str = ON_HOSTS, as_json: bool = False) -> None:
     """Run the task. Print its error to stderr and raise Invoke's Exit with the exit code; None counts as 0.
+
+    With `as_json`, also print the error to stdout, as the last JSON object there.
 
     SIGTERM and SIGHUP act as Ctrl-C, so that a cancelled CI job undoes its changes. SIGINT is handled even if the shell
     started this process with SIGINT ignored.
@@ -70,17 +72,24 @@ def exit_with(work: Callable[[], int | None], *, interrupted: str = ON_HOSTS) ->
         code = work()
     except RollingError as error:
         _print_error(str(error))
+        if as_json:
+            print_json_error(error)
         raise Exit(code=int(error.exit_code)) from None
     except KeyboardInterrupt:
         _print_error(f"interrupted; {interrupted}")
+        if as_json:
+            what, _, next_step = interrupted.partition(". Next: ")
+            _print_json(ExitCode.INTERRUPTED, f"interrupted; {what}", next_step=next_step)
         raise Exit(code=int(ExitCode.INTERRUPTED)) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise Exit(code=int(ExitCode.FAILED)) from None
     except Exit:
         raise
-    except Exception:  # noqa: BLE001 - Python would print its text unmasked
+    except Exception as error:  # noqa: BLE001 - Python would print its text unmasked
         _print_error(traceback.format_exc())
+        if as_json:
+            _print_json(ExitCode.FAILED, f"unexpected error: {error!r}", next_step="please report the error")
         raise Exit(code=int(ExitCode.FAILED)) from None
     finally:
         # Otherwise the interpreter examines every object once more before it exits, which takes longer than the rest.
@@ -95,6 +104,21 @@ def _print_error(text: str) -> None:
     from rolling_upgrade.engine import masking
 
     print_lines([text.rstrip("\n")], masking.remembered(), stream=sys.stderr)
+
+
+def print_json_error(error: RollingError) -> None:
+    """Print an error to stdout as a JSON object, with all known secrets masked."""
+    issues = error.issues if isinstance(error, ConfigError) else ()
+    _print_json(error.exit_code, error.message, issues, next_step=error.next_step)
+
+
+def _print_json(code: ExitCode, error: str, issues: Sequence[ConfigIssue] = (), *, next_step: str) -> None:
+    from rolling_upgrade.console.output import Output, issues_json
+    from rolling_upgrade.engine import masking
+
+    shown = {"type": "error", "exit_code": int(code), "error": error}
+    shown |= {"issues": issues_json(issues), "next_step": next_step}
+    Output(sys.stdout, masking.remembered()).write_json(shown)
 
 
 def load_secrets() -> None:
@@ -181,13 +205,20 @@ class FeatureTask(Task):  # type: ignore[type-arg]
         """Run the task. Raises Exit for options of Invoke and Fabric that have no effect here."""
         if given := _ignored(context.config):
             problem = f"{given} is an option of Invoke or Fabric, which the tasks here do not act on"
-            hint = "; use --dry-run" if given == "--dry" else ""
-            raise Exit(f"{problem}{hint}. Nothing was contacted.", code=int(ExitCode.USAGE))
+            problem += "; use --dry-run" if given == "--dry" else ""
+            error = ConfigError(f"{problem}. Nothing was contacted.")
+            if options.get("json"):
+                print_json_error(error)
+            raise Exit(str(error), code=int(error.exit_code))
         if not self.workflow:
             return super().__call__(context, *args, **options)
         given_options = self.argspec(self.body).bind(*args, **options)
         given_options.apply_defaults()
-        return exit_with(lambda: self._run_workflow(context, given_options.arguments), interrupted=self._interrupted)
+        return exit_with(
+            lambda: self._run_workflow(context, given_options.arguments),
+            interrupted=self._interrupted,
+            as_json=bool(given_options.arguments.get("json")),
+        )
 
     def _run_workflow(self, context: Any, options: Mapping[str, Any]) -> int:
         if self._isolated:

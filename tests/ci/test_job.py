@@ -43,7 +43,8 @@ def test_job_exits_with_the_code_of_its_task_and_writes_a_summary(tmp_path: Path
     done = run_job("deploy", "--env", "nowhere", GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(page))
 
     assert (done.returncode, "Unknown environment 'nowhere'" in done.stderr) == (2, True)
-    assert done.stdout == "::error title=inv deploy failed::exit code 2; the job's log says why\n"
+    assert done.stdout.startswith("::error title=inv deploy failed::Unknown environment 'nowhere'. Environments: ")
+    assert done.stdout.count("\n") == 1
     assert page.read_text() == "### inv deploy: failed, exit code 2\n\n"
 
 

@@ -9,9 +9,10 @@ from rolling_upgrade.console.task import ON_FILES, ONE_OBJECT, task
 
 @task(
     workflow="check",
-    help={"env": "only this environment; default: all", "strict": "treat unknown keys in an env file as errors"},
+    help=ONE_OBJECT
+    | {"env": "only this environment; default: all", "strict": "treat unknown keys in an env file as errors"},
 )
-def check(context: Any, env: str | None = None, strict: bool = False) -> None:
+def check(context: Any, env: str | None = None, strict: bool = False, json: bool = False) -> None:
     """Report every error in the configuration; contacts no host, exits with 2 if there is one."""
 
 

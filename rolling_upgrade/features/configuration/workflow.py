@@ -16,7 +16,7 @@ from rolling_upgrade.config.locate import Located, expanded, locate
 from rolling_upgrade.config.schema import SCHEMA_DIRECTORY, schema_comment, schema_files
 from rolling_upgrade.config.services import Services
 from rolling_upgrade.config.settings import KEYS, Settings
-from rolling_upgrade.console.output import print_lines, print_result
+from rolling_upgrade.console.output import issues_json, print_lines, print_result
 from rolling_upgrade.console.text import count, table
 from rolling_upgrade.engine.local_file import PUBLIC, replace
 from rolling_upgrade.engine.masking import MASK
@@ -49,7 +49,7 @@ class Explained:
     hosts: Mapping[str, HostValues]
 
 
-def check(env: str | None, *, root: Path, strict: bool = False) -> ExitCode:
+def check(env: str | None, *, root: Path, strict: bool = False, json: bool = False) -> ExitCode:
     """Check one environment or all of them, and conflicts between them. Return USAGE when there is an error."""
     names = (env,) if env else config.environments(root)
     issues: dict[ConfigIssue, None] = {}
@@ -69,7 +69,12 @@ def check(env: str | None, *, root: Path, strict: bool = False) -> ExitCode:
     warnings |= dict.fromkeys(_stale_schemas(root))
     issues |= dict.fromkeys(conflicts(_with_conflicting(loaded, env, root)))
     secrets = tuple(secret for found in loaded for secret in found.secrets)
-    print_lines(_check_lines(loaded, tuple(issues), tuple(warnings)), secrets)
+    content: object = _check_lines(loaded, tuple(issues), tuple(warnings))
+    if json:
+        environments = [dict(zip(("environment", "hosts", "services"), row, strict=True)) for row in _counts(loaded)]
+        errors = issues_json(tuple(issues))
+        content = {"ok": not issues, "environments": environments, "errors": errors, "warnings": list(warnings)}
+    print_result(content, secrets)
     return ExitCode.USAGE if issues else ExitCode.DONE
 
 
@@ -131,14 +136,20 @@ def _check_lines(
 ) -> list[str]:
     """Format the errors, the warnings, the checked environments and a summary."""
     lines = [f"ERROR    {issue}" for issue in issues] + [f"warning  {warning}" for warning in warnings]
-    for environment in environments:
-        services = {service.name for target in environment.targets for service in target.application.services}
-        lines.append(
-            f"{environment.name}: {count(len(environment.targets), 'host')}, {count(len(services), 'service')}"
-        )
+    lines += [
+        f"{name}: {count(hosts, 'host')}, {count(services, 'service')}"
+        for name, hosts, services in _counts(environments)
+    ]
     if issues:
         return [*lines, f"{count(len(issues), 'error')}; nothing was contacted. Next: correct the lines above"]
     return [*lines, f"No errors, {count(len(warnings), 'warning')}; nothing was contacted."]
+
+
+def _counts(environments: Sequence[Environment]) -> Iterator[tuple[str, int, int]]:
+    """Yield the name of each environment, and how many hosts and services it has."""
+    for environment in environments:
+        services = {service.name for target in environment.targets for service in target.application.services}
+        yield environment.name, len(environment.targets), len(services)
 
 
 def _show_lines(explained: Explained) -> list[str]:

@@ -24,7 +24,10 @@ def check(context: Any, env: str | None = None, hosts: list[str] | None = None, 
     """Show what is missing or changed on prepared hosts; exits with 1 if anything is."""
     from rolling_upgrade.features.setup import workflow
 
-    exit_with(lambda: workflow.setup(env, root=root(), hosts=selected_hosts(context, hosts), check=True, json=json))
+    def run() -> int:
+        return workflow.setup(env, root=root(), hosts=selected_hosts(context, hosts), check=True, json=json)
+
+    exit_with(run, as_json=json)
 
 
 @task(
