@@ -130,7 +130,13 @@ def check_services(services: Services, file: str, complete: bool, issues: Issues
         for number, route in enumerate(service.routes)
     ]
     targets = [
-        [(f"services[{index}].mounts[{number}].target", mount.target) for number, mount in enumerate(service.mounts)]
+        [
+            *(
+                (f"services[{index}].mounts[{number}].target", mount.target)
+                for number, mount in enumerate(service.mounts)
+            ),
+            *((f"services[{index}].{place}", target) for place, target in service.targets),
+        ]
         for index, service in listed
     ]
     for group in (names, aliases, routes, *targets):

@@ -207,10 +207,9 @@ def _salvage(model: type[Model], content: Any) -> Model | None:
             return model.model_validate(content)
         except ValidationError as error:
             places = [_invalid_part(detail) for detail in error.errors()]
-        if () in places:
+        marked = [_mark_removed(content, place) for place in places]
+        if not all(marked):
             return None
-        for place in places:
-            _mark_removed(content, place)
         content = _without_removed(content)
 
 
@@ -219,12 +218,25 @@ def _invalid_part(detail: ErrorDetails) -> Place:
     return loc[:-1] if detail["type"] == "missing" else loc
 
 
-def _mark_removed(content: Any, place: Place) -> None:
-    for part in place[:-1]:
-        content = content[part]
+def _mark_removed(content: Any, place: Place) -> bool:
+    """Mark the part at a place, or the closest part around it if a model converted a short form.
+
+    Returns False when that is the whole content.
+    """
+    parent: Any = None
+    for part in place:
+        known = (
+            part in content if isinstance(content, dict) else isinstance(content, list) and part in range(len(content))
+        )
+        if not known:
+            break
+        parent, key, content = content, part, content[part]
         if content is _REMOVED:
-            return
-    content[place[-1]] = _REMOVED
+            return True
+    if parent is None:
+        return False
+    parent[key] = _REMOVED
+    return True
 
 
 def _without_removed(content: Any) -> Any:

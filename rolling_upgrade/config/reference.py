@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from rolling_upgrade.config import validators
+from rolling_upgrade.config.containers import ContainerOptions, Volume
 from rolling_upgrade.config.files import read_yaml
 from rolling_upgrade.config.inventory import EnvironmentEntry, Host, Monitoring, RolloutPolicy, Setup
 from rolling_upgrade.config.issues import Issues, validate
@@ -104,6 +105,13 @@ Services are upgraded in the order of the list. To add a service, add an entry, 
   short; these keys extend it to at most {LONGEST_GATE_SECONDS:g} seconds.
 """
 
+_OPTIONS = """\
+### Container options
+
+A service and an accessory also have these keys. A list may be a single text; `ulimits`, `add_host` and `labels` may be
+mappings, as in Compose files.
+"""
+
 
 def page(services: Path) -> str:
     """Return the page. Raises ValueError when the services file has errors."""
@@ -116,7 +124,9 @@ def page(services: Path) -> str:
         ("hosts.NAME", Host),
     )
     parts += [_SERVICES, _table(Services)]
-    parts += _sections(("services[]", Service), ("gate", Gate), ("drain", Drain), ("routes[]", Route))
+    parts += [f"### `services[]`\n\n{Service.__doc__}\n\n{_table(Service, without=ContainerOptions)}"]
+    parts += [f"{_OPTIONS}\n{_table(ContainerOptions)}"]
+    parts += _sections(("volumes[]", Volume), ("gate", Gate), ("drain", Drain), ("routes[]", Route))
     parts += _sections(("mounts[]", Mount), ("limits", Limits), ("full_chain", FullChain))
     parts += _sections(("build", Build), ("building", Building), ("suites[]", Suite))
     return "\n".join(parts)
@@ -126,8 +136,10 @@ def _sections(*named: tuple[str, type[BaseModel]]) -> list[str]:
     return [f"### `{name}`\n\n{model.__doc__}\n\n{_table(model)}" for name, model in named]
 
 
-def _table(model: type[BaseModel]) -> str:
-    rows = [_row(field.alias or name, field) for name, field in model.model_fields.items()]
+def _table(model: type[BaseModel], *, without: type[BaseModel] = BaseModel) -> str:
+    """Return the table of a model's fields, without those of a base class."""
+    fields = {name: field for name, field in model.model_fields.items() if name not in without.model_fields}
+    rows = [_row(field.alias or name, field) for name, field in fields.items()]
     return "\n".join(["| key | value | default | description |", "|---|---|---|---|", *rows]) + "\n"
 
 

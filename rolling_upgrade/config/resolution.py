@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 from pydantic import ValidationError
 
 from rolling_upgrade.config import schedule, validators
+from rolling_upgrade.config.containers import resolve_options
 from rolling_upgrade.config.issues import report
 from rolling_upgrade.config.services import Mount, Service, Services
 from rolling_upgrade.config.settings import Settings
@@ -115,6 +116,7 @@ def _resolve_service(
         restart_policy=settings.restart_policy,
         confinement=_confinement(declared),
         start=declared.start,
+        options=resolve_options(declared),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Annotated
 from pydantic import Field
 
 from rolling_upgrade.config import validators
+from rolling_upgrade.config.containers import ContainerOptions
 from rolling_upgrade.config.issues import Strict
 from rolling_upgrade.config.values import named_keys
 from rolling_upgrade.engine import local_command, model
@@ -156,7 +157,7 @@ class Suite(Strict):
     )
 
 
-class Service(Strict):
+class Service(ContainerOptions):
     """One service."""
 
     name: _Name = Field(description="Name of the service, part of the names of containers, flags and upstreams.")

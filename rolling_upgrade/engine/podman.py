@@ -53,6 +53,11 @@ def volume_name(app: str, name: str) -> str:
     return f"{app}-{name}"
 
 
+def volume_names(app: Application) -> tuple[str, ...]:
+    """The volumes that the services of this host name, without the application's prefix."""
+    return tuple(dict.fromkeys(volume.name for service in app.services for volume in service.options.volumes))
+
+
 def spec_hash(app: str, service: Service) -> str:
     """A hash of everything that defines a container except its image: equal hashes need no new container.
 
@@ -164,9 +169,9 @@ def option_arguments(app: str, options: ContainerOptions) -> list[str]:
 
 
 def ensure_volumes(app: Application, options: ContainerOptions) -> str:
-    """Create the missing volumes of a container, and refuse a volume that another application created.
+    """Create the missing volumes of a container, and refuse a volume of another application.
 
-    Several containers that start together may share a volume: one of them creates it.
+    A volume without labels was created by hand, for example with imported data. Several containers that start together may share a volume: one of them creates it.
     """
     commands = []
     for name in dict.fromkeys(volume.name for volume in options.volumes):
@@ -175,10 +180,10 @@ def ensure_volumes(app: Application, options: ContainerOptions) -> str:
         exists = shell_join("podman", "volume", "exists", volume)
         create = shell_join("podman", "volume", "create", *_label_options(marks), volume)
         owner = shell_join("podman", "volume", "inspect", "--format", f'{{{{index .Labels "{LABEL}.app"}}}}', volume)
-        refusal = f"the volume {volume} exists, but does not belong to {app.name}"
+        refusal = f"the volume {volume} belongs to another application"
         commands.append(
             f"{exists} || why=$({create} 2>&1) || {exists} || {{ printf '%s\\n' \"$why\"; exit 1; }}\n"
-            f'[ "$({owner})" = {quote(app.name)} ] || {{ echo {quote(refusal)}; exit 1; }}'
+            f'case "$({owner})" in {quote(app.name)} | "") ;; *) echo {quote(refusal)}; exit 1 ;; esac'
         )
     return "\n".join(commands)
 

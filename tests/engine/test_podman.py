@@ -534,7 +534,13 @@ def test_volumes_of_another_application_are_refused(programs: Programs, tmp_path
 
     done = sh(script(podman.ensure_volumes(APP, OPTIONS)), path=programs.path)
 
-    assert (done.returncode, done.stdout) == (1, "the volume shop-media exists, but does not belong to shop\n")
+    assert (done.returncode, done.stdout) == (1, "the volume shop-media belongs to another application\n")
+
+
+def test_volumes_without_labels_are_used(programs: Programs, tmp_path: Path) -> None:
+    programs.add("podman", f"cd {tmp_path}\n{VOLUMES.replace('OWNER', '')}")
+
+    assert sh(script(podman.ensure_volumes(APP, OPTIONS)), path=programs.path).returncode == 0
 
 
 def test_volumes_that_podman_cannot_create_show_its_reason(programs: Programs) -> None:

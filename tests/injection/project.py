@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import BaseModel
 
 from rolling_upgrade import config
+from rolling_upgrade.config.containers import Volume
 from rolling_upgrade.config.inventory import EnvironmentEntry, Host, Inventory, Monitoring, RolloutPolicy, Setup
 from rolling_upgrade.config.services import (
     Build,
@@ -200,6 +201,18 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "Service.pids_limit": ("2048",),
     "Service.log_driver": ("k8s-file", "journald"),
     "Service.log_max_size": ("50MB", "1MB"),
+    "Service.user": ("app", "1000:1000"),
+    "Service.tmpfs": ("/cache", "/cache:size=64MB,mode=1777"),
+    "Service.shm_size": ("64MB",),
+    "Service.read_only": ("true",),
+    "Service.devices": ("/dev/fuse", "/dev/tty1:/dev/modem:rw", "nvidia.com/gpu=all"),
+    "Service.ulimits": ("nofile=1024:4096", "core=-1"),
+    "Service.add_host": ("db:10.0.0.5", "db.test:2001:db8::5"),
+    "Service.labels": ("team=web", "com.acme/team=it's $(us)"),
+    "Service.init": ("true",),
+    "Volume.name": ("media", "Own_volume.1"),
+    "Volume.target": ("/app/media", "/app/m@dia"),
+    "Volume.read_only": ("false", "true"),
     "Build.context": ("app", "it's an app"),
     "Build.file": ("Containerfile", "deep/Own file"),
     "Build.target": ("runtime", "a.b_c-d"),
@@ -277,7 +290,7 @@ FIELDS: dict[str, tuple[Any, ...]] = {
 EXECUTED = frozenset({"EnvironmentEntry.env_command"})
 
 MODELS: tuple[type[BaseModel], ...] = (
-    Gate, Drain, Route, Mount, Limits, Build, Service, FullChain, Building, Suite, Services,
+    Gate, Drain, Route, Mount, Volume, Limits, Build, Service, FullChain, Building, Suite, Services,
     RolloutPolicy, Setup, Monitoring, Host, EnvironmentEntry, Inventory,
 )  # fmt: skip
 
@@ -375,6 +388,7 @@ class Project:
         ]
         service |= {"drain": self._of("Drain"), "routes": [self._of("Route")], "limits": self._of("Limits")}
         service["mounts"] = [self._of("Mount"), *paths]
+        service["volumes"] = [self._of("Volume")]
         build, suite = self._of("Build"), self._of("Suite")
         service["build"] = build | {"args": {"OWN_ARG": build["args"]}}
         own = self._of("Building")

@@ -128,16 +128,15 @@ def check_fields(values: dict[str, str], status: int) -> None:
 
     fields, target, service = project.fields, found.environment.targets[0], found.app.services[0]
     assert (service.name, service.alias) == (fields["Service.name"], fields["Service.alias"] or service.name)
-    names = {name: fields[name] for name in FIELDS if name.partition(".")[0] in {"Mount", "Limits", "Service"}}
+    models = {"Mount", "Volume", "Limits", "Service"}
+    names = {name: fields[name] for name in FIELDS if name.partition(".")[0] in models and name != "Service.labels"}
     names |= {name: fields[name] for name in ("Host.user", "Host.roles", "Host.groups", "Host.jump", "Host.address")}
     names |= {
         name: fields[name] for name in ("Route.prefix", "FullChain.path", "FullChain.service", "RolloutPolicy.batch")
     }
     names |= {name: fields[name] for name in ("EnvironmentEntry.user", "EnvironmentEntry.setup_user")}
     assert [
-        (name, value)
-        for name, value in names.items()
-        if value and not PLAIN.fullmatch(value.replace("~", "-").replace("%", "-"))
+        (name, value) for name, value in names.items() if value and not PLAIN.fullmatch(re.sub("[~%,]", "-", value))
     ] == []
     _assert_build_arguments(found, fields)
     assert target.user == (fields["Host.user"] or fields["EnvironmentEntry.user"])
@@ -145,6 +144,8 @@ def check_fields(values: dict[str, str], status: int) -> None:
         for name in ("Service.name", "Service.alias", "Service.health", "FullChain.path"):
             assert fields[name].encode() in found.ran.words, name
         assert f"{fields['Mount.target'].rstrip('/')}:ro".encode() in found.ran.words
+        assert f"{found.app.name}-{fields['Volume.name']}".encode() in found.ran.words
+        assert fields["Service.labels"].encode() in found.ran.words
         assert ("location", (fields["Route.prefix"],)) in {
             (directive.name, directive.arguments) for directive in found.site
         }

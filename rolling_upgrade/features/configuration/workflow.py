@@ -20,7 +20,16 @@ from rolling_upgrade.console.output import issues_json, print_lines, print_resul
 from rolling_upgrade.console.text import count, table
 from rolling_upgrade.engine.local_file import PUBLIC, replace
 from rolling_upgrade.engine.masking import MASK
-from rolling_upgrade.engine.model import Application, Color, Environment, RolloutPolicy, Service, Target
+from rolling_upgrade.engine.model import (
+    Application,
+    Color,
+    ContainerOptions,
+    Environment,
+    RolloutPolicy,
+    Service,
+    Target,
+)
+from rolling_upgrade.engine.podman import volume_name
 from rolling_upgrade.errors import PROGRAM, ConfigError, ConfigIssue, ExitCode
 
 
@@ -254,6 +263,27 @@ def _derived(target: Target) -> dict[str, Effective]:
     return {name: Effective(value or "none", "derived") for name, value in rows}
 
 
+def _options(app: Application, options: ContainerOptions) -> Iterator[tuple[str, str]]:
+    """Yield the options of a container that differ from Podman's defaults."""
+    volumes = (
+        f"{volume_name(app.name, volume.name)} at {volume.target}{' (read only)' if volume.read_only else ''}"
+        for volume in options.volumes
+    )
+    given = (
+        ("user", options.user),
+        ("volumes", ", ".join(volumes)),
+        ("tmpfs", ", ".join(options.tmpfs)),
+        ("shared memory", f"{options.shm_bytes // 1024**2} MiB" if options.shm_bytes else ""),
+        ("root file system", "read only" if options.read_only else ""),
+        ("devices", ", ".join(options.devices)),
+        ("ulimits", ", ".join(options.ulimits)),
+        ("add_host", ", ".join(options.add_host)),
+        ("labels", ", ".join(f"{name}={value}" for name, value in options.labels)),
+        ("init", "yes" if options.init else ""),
+    )
+    yield from ((name, value) for name, value in given if value)
+
+
 def _service(app: Application, service: Service) -> Iterator[tuple[str, str]]:
     gate, drain = service.gate, service.drain
     yield "image", f"{service.image.reference}" + (f"@{service.image.digest}" if service.image.digest else "")
@@ -273,6 +303,7 @@ def _service(app: Application, service: Service) -> Iterator[tuple[str, str]]:
         f"{mount.source} at {mount.target}{' (read only)' if mount.read_only else ''}" for mount in service.mounts
     )
     yield "mounts", ", ".join(mounts)
+    yield from _options(app, service.options)
     yield "alias", service.alias
     memory = f"{service.memory_bytes // 1024**2} MiB" if service.memory_bytes else "no memory limit"
     yield "limits", f"{memory}, {f'{service.cpus:g} CPUs' if service.cpus else 'no CPU limit'}"

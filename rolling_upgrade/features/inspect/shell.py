@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from rolling_upgrade.engine import observation, untrusted
 from rolling_upgrade.engine.model import Application, Color
-from rolling_upgrade.engine.podman import container_name
+from rolling_upgrade.engine.podman import ENTER, FIND_NAMESPACE, container_name, volume_name, volume_names
 from rolling_upgrade.engine.shell import Script, direct, quote, shell_join
 
 _MARK = "@@part "
@@ -21,6 +21,7 @@ TITLES = {
     "settings": "settings of the containers",
     "processes": "processes in the containers",
     "images": "images kept",
+    "volumes": "volumes",
     "listeners": "listeners",
     "connections": "established connections",
     "colors": "responses on the candidate ports",
@@ -69,6 +70,7 @@ def _parts(app: Application, services: Sequence[str]) -> Iterator[tuple[str, str
     yield "settings", _each(names, _settings())
     yield "processes", _each(names, 'podman top "$name" hpid user pcpu etime args 2>/dev/null || echo "not running"')
     yield "images", _images([service.image.repository for service in chosen])
+    yield "volumes", _volumes(app)
     ours = " or ".join(f"sport = :{port}" for port in (*ports, *app.public_ports))
     yield "listeners", f"{shell_join('ss', '-Hltnp', f'( {ours} )')} | awk '{{ print $4, $6 }}'"
     yield "connections", _connections(ports)
@@ -128,6 +130,19 @@ def _images(repositories: Sequence[str]) -> str:
         shell_join("podman", "images", "--format", columns, "--filter", f"reference={name}") for name in repositories
     ]
     return "\n".join(dict.fromkeys(lines))
+
+
+def _volumes(app: Application) -> str:
+    """Print each volume of the application with its size and its directory on the host."""
+    listed = shell_join("podman", "volume", "ls", "--quiet", "--filter", f"label=rolling.app={app.name}")
+    named = shell_join(*(volume_name(app.name, name) for name in volume_names(app)))
+    return f"""\
+{FIND_NAMESPACE}
+for name in $({{ {listed}; printf '%s\\n' {named or "''"}; }} | sort -u); do
+  path=$(podman volume inspect --format '{{{{.Mountpoint}}}}' "$name" 2>/dev/null) || path=''
+  if [ -z "$path" ]; then printf '%s\\tmissing\\n' "$name"; continue; fi
+  printf '%s\\t%s\\t%s\\n' "$name" "$({ENTER} du -sh "$path" 2>/dev/null | cut -f 1)" "$path"
+done"""
 
 
 def _connections(ports: Sequence[int]) -> str:

@@ -105,6 +105,8 @@ def packages(app: Application, preparation: Preparation) -> Resource:
         programs |= dict.fromkeys(postgres.TOOLS, "postgresql-client")
     if preparation.rotate_logs_days and app.log_files:
         programs["logrotate"] = "logrotate"
+    if any(service.options.init for service in app.services):
+        programs["catatonit"] = "catatonit"
     parts = _PARTS | ({sqlite.CAPABLE: "python3"} if app.database else {})
     tests = [*(f"command -v {name}" for name in programs), *(f"{{ {test}; }}" for test in parts), _CONFIGURED]
     names = sorted({*programs.values(), *filter(None, parts.values())})

@@ -10,7 +10,7 @@ from rolling_upgrade.engine.lock_file import MANUAL, acquire
 from rolling_upgrade.engine.model import Application, Lock
 from rolling_upgrade.engine.nginx import program_directory, request_log, site_file
 from rolling_upgrade.engine.paths import rooted
-from rolling_upgrade.engine.podman import ENTER, FIND_NAMESPACE, network_name
+from rolling_upgrade.engine.podman import ENTER, FIND_NAMESPACE, network_name, volume_name, volume_names
 from rolling_upgrade.engine.resource import (
     CHECK_SECONDS,
     Resource,
@@ -52,7 +52,7 @@ def resources(app: Application, user: str, *, data: bool) -> tuple[Resource, ...
         _file("sshd", f"/etc/ssh/sshd_config.d/{app.name}.conf", after="systemctl reload ssh"),
         _file("kernel", f"/etc/sysctl.d/90-{app.name}.conf"),
         Resource("firewall", "its ports in the firewall", is_absent(firewall.own_file(app)), firewall.remove(app)),
-        *((_data(app, user),) if data else ()),
+        *((_volumes(app, user), _data(app, user)) if data else ()),
         _state(app, user),
         _programs(app, user, unit),
     )
@@ -60,7 +60,8 @@ def resources(app: Application, user: str, *, data: bool) -> tuple[Resource, ...
 
 def kept_note(app: Application, *, data: bool) -> str:
     """Describe the parts that stay on the host."""
-    kept = "" if data else f", and its data: {', '.join(data_paths(app))}"
+    volumes = (f"the volume {volume_name(app.name, name)}" for name in volume_names(app))
+    kept = "" if data else f", and its data: {', '.join((*data_paths(app), *volumes))}"
     also = "Podman's storage.conf, automatic updates"
     return f"the packages, the deploy user with its keys and lingering session, the certificate, {also} stay{kept}"
 
@@ -133,6 +134,20 @@ def _data(app: Application, user: str) -> Resource:
         test,
         script(script_as_user(user, script(FIND_NAMESPACE, *remove)), *tidy),
         "the rest belongs to another user: remove it by hand",
+    )
+
+
+def _volumes(app: Application, user: str) -> Resource:
+    """The volumes with the application's label, after its containers; volumes that were created by hand stay."""
+    listed = shell_join("podman", "volume", "ls", "--quiet", "--filter", f"label=rolling.app={app.name}")
+    remove = f'set -eu\nnames=$({listed})\nprintf %s "$names" | xargs -r podman volume rm >/dev/null'
+    none = f'names=$({listed}) && test -z "$names"'
+    return Resource(
+        "volumes",
+        "its volumes",
+        f"! id -u {quote(user)} || {as_user(user, none, CHECK_SECONDS)}",
+        script_as_user(user, Script(remove)),
+        "a container of another program uses one: remove that container",
     )
 
 

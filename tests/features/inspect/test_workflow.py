@@ -81,8 +81,9 @@ def test_inspect_shows_the_lock_of_a_run_and_changes_nothing(
     assert "ben@desk (deploy v3), " in capsys.readouterr().out
     assert held.read_text() == HELD
     assert {call[1] for call in programs.calls("podman")} <= {
-        "ps", "container", "images", "logs", "stats", "top", "--version",
+        "ps", "container", "images", "logs", "stats", "top", "volume", "--version",
     }  # fmt: skip
+    assert {call[2] for call in programs.calls("podman") if call[1] == "volume"} <= {"ls", "inspect"}
 
 
 def test_inspect_json_has_every_host_and_no_token_of_a_lock(
