@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from rolling_upgrade.config import validators
 from rolling_upgrade.config.inventory import EnvironmentEntry, Inventory
-from rolling_upgrade.config.issues import Issues, conceals, known_key, nearest
+from rolling_upgrade.config.issues import Issues, conceals, is_secret, known_key, nearest
 from rolling_upgrade.config.services import Services
 from rolling_upgrade.config.values import Values
 from rolling_upgrade.engine.model import MONITORING_HOST, Application, Certificate
@@ -166,6 +166,25 @@ def check_known_keys(values: Mapping[str, str], known: set[str], file: str, stri
             near = nearest(key, sorted(known))
             hint = f" (did you mean {near}?)" if near else ""
             issues.warn(f"{file}: {key} is unknown and has no effect{hint}")
+
+
+def check_secrets(services: Services, hosts: Iterable[Values], strict: bool, issues: Issues) -> None:
+    """Report secrets that a service lists and the env file lacks: as warnings, or as errors when strict.
+
+    Other keys may be absent: the application has a default. An empty value states that a secret is absent.
+    """
+    for values in hosts:
+        present = values.merged
+        for service in services.services:
+            keys = [variable.key for variable in service.variables if variable.key not in (*present, *service.required)]
+            for key in filter(is_secret, keys):
+                if key == "DATABASE_URL" and present.get("DATABASE_PATH"):
+                    continue
+                if strict:
+                    values.reject(key, expected=f"a value for the service {service.name}, or {key}= for none")
+                else:
+                    text = f"{key} is not set, and the service {service.name} starts without it"
+                    issues.warn(f"{values.env_file}: {text}; write {key}= if it needs none")
 
 
 #: URLs that are secret, because anyone who knows one can post to it.

@@ -105,6 +105,7 @@ def load_located(
     masking.remember(secrets)
     if base is not None and services is not None and services_complete:
         _check_keys(located, base, services, strict, issues)
+        checks.check_secrets(services, values, strict, issues)
     if env is not None:
         checks.check_placeholders(values, env.lines, _is_production(located, values), issues)
     checks.check_plaintext_urls(values, strict, issues)
@@ -137,6 +138,8 @@ def _secrets(values: Iterable[Values], applications: Iterable[model.Application]
     """Return the strings to mask in all output, longest first, so that masking one leaves no fragment of another."""
     named = secret_values(item for merged in values for item in merged.merged.items())
     parts = [secret for application in applications for secret in application.channels.secrets]
+    services = [service for application in applications for service in application.services]
+    named |= secret_values(variable for service in services for variable in service.env)
     return tuple(sorted({*named, *parts}, key=lambda value: (-len(value), value)))
 
 
@@ -189,6 +192,8 @@ def _resolve_hosts(
     hosts: list[Values] = []
     if base is None:
         return applications, hosts
+    if not base.get("ENVIRONMENT"):
+        base = base | {"ENVIRONMENT": located.name}
     env_file = located.values_name(issues)
     services_file = issues.name(located.resolve(located.entry.services_file))
     for name, host in (located.entry.hosts or {"": Host()}).items():

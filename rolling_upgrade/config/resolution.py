@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from rolling_upgrade.config import schedule, validators
 from rolling_upgrade.config.containers import resolve_options
 from rolling_upgrade.config.issues import report
+from rolling_upgrade.config.ports import service_ports
 from rolling_upgrade.config.services import Mount, Service, Services
 from rolling_upgrade.config.settings import Settings
 from rolling_upgrade.config.values import Values
@@ -20,6 +21,9 @@ from rolling_upgrade.engine.model import WatchRules
 
 #: Upper bound for the deadline of a gate that the HEALTH_CHECK_ keys extend.
 LONGEST_GATE_SECONDS = 900.0
+
+_LINE_BREAK = re.compile(r"[\n\r\0]")
+_SINGLE_LINE = "a single line: an env file of Podman cannot contain line breaks"
 
 
 def _settings(values: Values) -> Settings | None:
@@ -48,15 +52,14 @@ def _expectation(key: str) -> str:
 def resolve(values: Values, declared: Services | None, tag: str) -> model.Application | None:
     """Build the application of one host, None when it has errors."""
     settings = _settings(values)
+    ports = service_ports(declared, values, settings) if declared else {}
     resolved = [
-        _resolve_service(service, f"services[{index}]", values, settings, tag)
+        _resolve_service(service, f"services[{index}]", values, settings, ports.get(service.name), tag)
         for index, service in enumerate(declared.services if declared else ())
     ]
     services = tuple(service for service in resolved if service is not None)
     if settings is None or declared is None:
         return None
-    tls = _tls(settings, values)
-    _check_ports(declared, services, settings, tls, values)
     full_chain = declared.full_chain
     return model.Application(
         name=settings.app_name,
@@ -66,7 +69,7 @@ def resolve(values: Values, declared: Services | None, tag: str) -> model.Applic
         full_chain=model.Probe(full_chain.service, full_chain.path) if full_chain else None,
         http_port=settings.nginx_port,
         https_port=settings.https_port,
-        tls=tls,
+        tls=_tls(settings, values),
         max_upload_bytes=settings.max_upload_size,
         database=settings.database_path,
         database_backups=settings.database_backup_path,
@@ -89,15 +92,14 @@ def resolve(values: Values, declared: Services | None, tag: str) -> model.Applic
 
 
 def _resolve_service(
-    declared: Service, place: str, values: Values, settings: Settings | None, tag: str
+    declared: Service, place: str, values: Values, settings: Settings | None, port: int | None, tag: str
 ) -> model.Service | None:
     """Build one service with the values of its keys, None when it has errors. `place` is its place in the file."""
     image = read_image(declared.image, f"{place}.image", values, tag)
-    port = _service_port(declared, place, values)
     mounts = tuple(_mounts(declared, place, values))
     memory = values.resolve(declared.limits.memory, validators.MEMORY, f"{place}.limits.memory")
     cpus = values.resolve(declared.limits.cpus, validators.CPUS, f"{place}.limits.cpus")
-    env = tuple(_container_env(declared, values, tag))
+    env = tuple(_container_env(declared, place, values, tag))
     if image is None or port is None or settings is None:
         return None
     return model.Service(
@@ -147,13 +149,6 @@ def read_image(text: str, place: str, values: Values, tag: str) -> model.Image |
     return image.with_tag(version) if version else None
 
 
-def _service_port(declared: Service, place: str, values: Values) -> int | None:
-    required = declared.default_port is None and values.services_complete
-    port = values.resolve(declared.port, validators.SERVICE_PORT, f"{place}.port", required=required)
-    unset = validators.is_key(declared.port) and not values.get(declared.port)
-    return declared.default_port if unset else port
-
-
 def _mounts(declared: Service, place: str, values: Values) -> Iterator[model.Mount]:
     for index, mount in enumerate(declared.mounts):
         validator = validators.FILE_IN_DIRECTORY if mount.parent else validators.HOST_PATH
@@ -164,21 +159,30 @@ def _mounts(declared: Service, place: str, values: Values) -> Iterator[model.Mou
             yield model.Mount(source, mount.target, mount.read_only)
 
 
-def _container_env(declared: Service, values: Values, tag: str) -> Iterator[tuple[str, str]]:
+def _container_env(declared: Service, place: str, values: Values, tag: str) -> Iterator[tuple[str, str]]:
     """Yield the environment of a container. The key of a mount gets the path inside the container."""
-    inside = {mount.source: mount for mount in declared.mounts}
-    for key in declared.env_keys:
-        text = values.get(key)
-        if key in declared.required and not text:
+    inside = {mount.source: mount for mount in declared.mounts if validators.is_key(mount.source)}
+    for key in declared.required:
+        if not values.get(key):
             values.reject(key, expected=f"a value for the service {declared.name}")
+    for variable in declared.variables:
+        name, key = variable.name, variable.key
+        if not key:
+            text = values.interpolate(variable.literal, f"{place}.env")
+            if text is not None and _LINE_BREAK.search(text):
+                values.reject_declared(variable.literal, f"{place}.env", expected=_SINGLE_LINE)
+            elif text is not None:
+                yield name, text
+            continue
+        text = values.get(key)
         if key not in values.merged:
             continue
         if key in inside and text:
-            yield key, _path_inside(inside[key], text)
-        elif re.search(r"[\n\r\0]", text):
-            values.reject(key, expected="a single line: an env file of Podman cannot contain line breaks")
+            yield name, _path_inside(inside[key], text)
+        elif _LINE_BREAK.search(text):
+            values.reject(key, expected=_SINGLE_LINE)
         else:
-            yield key, tag if key == "APP_VERSION" and tag else text
+            yield name, tag if key == "APP_VERSION" and tag else text
 
 
 def _path_inside(mount: Mount, text: str) -> str:
@@ -234,39 +238,6 @@ def _login(settings: Settings, values: Values) -> model.Login | None:
         others = next(name for name, value in given.items() if value)
         values.reject(key, expected=f"a value, because {others} is set: a login needs all three")
     return model.Login(*given.values())
-
-
-def _check_ports(
-    declared: Services,
-    services: tuple[model.Service, ...],
-    settings: Settings,
-    tls: model.Tls | None,
-    values: Values,
-) -> None:
-    """Report ports with two uses among the public ports, the service ports and the candidate ports."""
-    written = {
-        service.name: (service.port, f"services[{index}].port") for index, service in enumerate(declared.services)
-    }
-    taken = {settings.nginx_port: "NGINX_PORT"}
-    uses = [("HTTPS_PORT", "", "HTTPS_PORT", settings.https_port)] if tls else []
-    for service in services:
-        text, place = written[service.name]
-        uses.append((text, place, _port_label(text, service), service.service_port))
-    for service in services:
-        text, place = written[service.name]
-        label = _port_label(text, service)
-        for color in model.Color:
-            suffix = f" ({color.value} of {service.name})" if validators.is_key(text) else f" ({color.value})"
-            uses.append((text, place, f"{label}{suffix}", service.port(color)))
-    for text, place, label, port in uses:
-        if port in taken:
-            found = f"port {port}, already used by {taken[port]}"
-            values.reject_declared(text, place, found=found, expected="an unused port")
-        taken.setdefault(port, label)
-
-
-def _port_label(text: str, service: model.Service) -> str:
-    return text if validators.is_key(text) else f"the service {service.name}"
 
 
 #: The port on which mail servers expect TLS from the first byte. Source: RFC 8314, section 3.3.

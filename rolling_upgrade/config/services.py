@@ -5,17 +5,19 @@ A value in capitals is the *name* of an env key, whose value is in the env file;
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from rolling_upgrade.config import validators
 from rolling_upgrade.config.containers import ContainerOptions
 from rolling_upgrade.config.issues import Strict
-from rolling_upgrade.config.values import named_keys
+from rolling_upgrade.config.validators import is_key
+from rolling_upgrade.config.values import named_keys, references
 from rolling_upgrade.engine import local_command, model
 
 _File = Annotated[str, validators.LOCAL_FILE]
@@ -54,6 +56,50 @@ _Passable = Annotated[str, validators.Validator(PASSABLE, _passable)]
 _Command = Annotated[tuple[str, ...], validators.COMMAND]
 
 
+class EnvValue(Strict):
+    """The value of an environment variable, which is no key, whatever it looks like."""
+
+    value: _Text = Field(description="The value. `${KEY}` and `${KEY:-default}` are replaced.")
+
+
+class Variable(Strict):
+    """An environment variable of a container, with the env key of its value or a literal."""
+
+    name: _Key
+    key: str = ""
+    literal: _Text = ""
+
+
+VARIABLE = "NAME, NAME: KEY, NAME: literal or NAME: {value: text}"
+
+
+def _variable(written: object) -> object:
+    """Convert the written form of one variable. Raises ValueError."""
+    if isinstance(written, str):
+        return {"name": validators.ENV_KEY(written), "key": written}
+    if isinstance(written, dict) and len(written) == 1:
+        ((name, value),) = written.items()
+        validators.ENV_KEY(name)
+        if isinstance(value, str):
+            return {"name": name} | ({"key": value or name} if not value or is_key(value) else {"literal": value})
+        if isinstance(value, dict) and list(value) == ["value"]:
+            return {"name": name, "literal": value["value"]}
+    raise ValueError(VARIABLE)
+
+
+def _variables(written: object) -> object:
+    """Convert a mapping of variables into a list."""
+    return [{name: value} for name, value in written.items()] if isinstance(written, dict) else written
+
+
+_WrittenVariable = _Key | dict[_Key, _Text | EnvValue]
+_Variable = Annotated[Variable, BeforeValidator(_variable, json_schema_input_type=_WrittenVariable)]
+_Variables = Annotated[
+    tuple[_Variable, ...],
+    BeforeValidator(_variables, json_schema_input_type=tuple[_WrittenVariable, ...] | dict[_Key, _Text | EnvValue]),
+]
+
+
 class Gate(Strict):
     """The health gate: conditions under which a new container is healthy."""
 
@@ -83,6 +129,11 @@ class Route(Strict):
     stream: _Boolean = Field(default=False, description="Disable buffering for event streams and WebSockets.")
 
 
+def _route(written: object) -> object:
+    """Convert a path prefix alone into a route."""
+    return {"prefix": written} if isinstance(written, str) else written
+
+
 class Mount(Strict):
     """A directory of the host, mounted into the container."""
 
@@ -91,6 +142,19 @@ class Mount(Strict):
     parent: _Boolean = Field(default=False, description="`source` is a file; mount its directory.")
     read_only: _Boolean = Field(default=False, description="Mount read-only.")
     optional: _Boolean = Field(default=False, description="Omit the mount when the key is not set.")
+
+
+MOUNT = "SOURCE:TARGET or SOURCE:TARGET:ro"
+
+
+def _mount(written: object) -> object:
+    """Convert the short form of a mount. Raises ValueError."""
+    if not isinstance(written, str):
+        return written
+    words = written.rsplit(":", 2) if written.endswith((":ro", ":rw")) else [*written.rsplit(":", 1), "rw"]
+    if len(words) != 3 or not words[0] or not words[1].startswith("/") or re.match(r"[^$]*:", words[0]):
+        raise ValueError(MOUNT)
+    return {"source": words[0], "target": words[1]} | ({"read_only": "true"} if words[2] == "ro" else {})
 
 
 class Limits(Strict):
@@ -166,7 +230,8 @@ class Service(ContainerOptions):
         description="Port on which the process in the container listens."
     )
     port: Annotated[str, validators.or_key(validators.SERVICE_PORT)] = Field(
-        description="Service port on the host's loopback."
+        default="",
+        description="Service port on the host's loopback. Default: assigned by APP_NAME and the name of the service.",
     )
     default_port: Annotated[int, validators.SERVICE_PORT] | None = Field(
         default=None, description="Service port when that key is not set."
@@ -181,12 +246,19 @@ class Service(ContainerOptions):
         "of the changed services before it.",
     )
     drain: Drain = Field(default=Drain(), description="Draining and stopping of the old container.")
-    routes: tuple[Route, ...] = Field(default=(), description="Path prefixes that Nginx routes to the service.")
-    mounts: tuple[Mount, ...] = Field(default=(), description="Mounted directories of the host.")
+    routes: tuple[Annotated[Route, BeforeValidator(_route, json_schema_input_type=_UrlPath | Route)], ...] = Field(
+        default=(), description="Path prefixes that Nginx routes to the service."
+    )
+    mounts: tuple[Annotated[Mount, BeforeValidator(_mount, json_schema_input_type=str | Mount)], ...] = Field(
+        default=(), description=f"Mounted directories of the host: {MOUNT}, or the keys below."
+    )
     alias: Annotated[str, validators.SERVICE_NAME] = Field(
         default="", description="Network alias for other containers. Default: the name of the service."
     )
-    env: tuple[_Key, ...] = Field(default=(), description="Env keys passed to the container when they are set.")
+    env: _Variables = Field(
+        default=(),
+        description=f"Environment variables of the container: {VARIABLE}. A variable whose key is not set is left out.",
+    )
     required: tuple[_Key, ...] = Field(default=(), description="Env keys passed to the container that must be set.")
     limits: Limits = Field(default=Limits(), description="Resource limits.")
     cap_add: tuple[_Capability, ...] = Field(default=(), description="Capabilities to add.")
@@ -214,16 +286,19 @@ class Service(ContainerOptions):
     )
 
     @property
-    def env_keys(self) -> tuple[str, ...]:
-        """The keys passed to the container, without duplicates."""
-        return tuple(dict.fromkeys((*self.required, *self.env)))
+    def variables(self) -> tuple[Variable, ...]:
+        """The variables of the container, each once."""
+        required = {name: Variable(name=name, key=name) for name in self.required}
+        return tuple({**required, **{variable.name: variable for variable in self.env}}.values())
 
     def named_keys(self) -> Iterator[str]:
         """Yield every env key that the service names."""
         sources = (mount.source for mount in self.mounts)
         for text in (self.image, self.port, *sources, self.limits.memory, self.limits.cpus):
             yield from named_keys(text)
-        yield from self.env_keys
+        yield from self.required
+        for variable in self.env:
+            yield from (variable.key,) if variable.key else references(variable.literal)
 
 
 class FullChain(Strict):

@@ -34,7 +34,9 @@ class Settings(BaseModel):
     )
     app_version: str = Field(default="", description="Default tag for images without a tag. `--tag` overrides it.")
     environment: Annotated[str, validators.ENVIRONMENT_NAME] = Field(
-        description="Name of the environment. `production` requires confirmation before changes."
+        default="",
+        description="Name of the environment. `production` requires confirmation before changes. Default: its name in "
+        "hosts.yaml.",
     )
 
     # Public address

@@ -23,10 +23,12 @@ _REFERENCE = re.compile(r"\$\$\{|\$\{(?:(?P<key>[A-Za-z_][A-Za-z0-9_]*)(?::?-(?P
 
 def named_keys(text: str) -> Iterator[str]:
     """Yield the env keys that a text of services.yaml names: itself, or those of its references."""
-    if validators.is_key(text):
-        yield text
-    else:
-        yield from (match["key"] for match in _REFERENCE.finditer(text) if match["key"])
+    yield from (text,) if validators.is_key(text) else references(text)
+
+
+def references(literal: str) -> Iterator[str]:
+    """Yield the env keys of the references in a literal."""
+    yield from (match["key"] for match in _REFERENCE.finditer(literal) if match["key"])
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ WRONG_VALUES = [
     ("APP_NAME", "ark;reboot"),
     ("APP_NAME", "'../ark'"),
     ("APP_VERSION", None),
-    ("ENVIRONMENT", None),
     ("ENVIRONMENT", "'a b'"),
     ("BACKEND_IMAGE", None),
     ("BACKEND_IMAGE", "'repo/backend;reboot'"),

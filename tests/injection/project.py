@@ -28,6 +28,7 @@ from rolling_upgrade.config.services import (
     Service,
     Services,
     Suite,
+    Variable,
 )
 from rolling_upgrade.config.settings import Settings
 from rolling_upgrade.engine.model import Environment
@@ -178,6 +179,9 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "Drain.stop_seconds": ("10",),
     "Route.prefix": ("/", "/api/", "/a.b/c~d-e_f"),
     "Route.stream": ("true", "false"),
+    "Variable.name": ("OWN_TEXT",),
+    "Variable.key": ("OWN_TEXT",),
+    "Variable.literal": ("text", "it's a value", "a\tb"),
     "Mount.source": ("OWN_PATH",),
     "Mount.target": ("/app/own", "/app/o+w=n"),
     "Mount.parent": ("false",),
@@ -193,7 +197,6 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "Service.health": ("/health", "/api/v1/health_check"),
     "Service.alias": ("backend", "api"),
     "Service.start": ("together", "after_previous"),
-    "Service.env": ("OWN_TEXT",),
     "Service.required": ("JWT_SECRET_KEY",),
     "Service.cap_add": ("SYS_PTRACE", "cap_ipc_lock"),
     "Service.cap_drop": ("NET_RAW", "ALL"),
@@ -290,7 +293,7 @@ FIELDS: dict[str, tuple[Any, ...]] = {
 EXECUTED = frozenset({"EnvironmentEntry.env_command"})
 
 MODELS: tuple[type[BaseModel], ...] = (
-    Gate, Drain, Route, Mount, Volume, Limits, Build, Service, FullChain, Building, Suite, Services,
+    Gate, Drain, Variable, Route, Mount, Volume, Limits, Build, Service, FullChain, Building, Suite, Services,
     RolloutPolicy, Setup, Monitoring, Host, EnvironmentEntry, Inventory,
 )  # fmt: skip
 
@@ -379,7 +382,10 @@ class Project:
     def _services(self) -> dict[str, Any]:
         service = self._of("Service")
         listed = [key for key in _CONTAINER if key != "JWT_SECRET_KEY"]
-        service |= {"env": [service["env"], *listed], "required": [service["required"]], "gate": self._of("Gate")}
+        variable = self._of("Variable")
+        literal = {"OWN_LITERAL": {"value": variable["literal"].replace("${", "$${")}}
+        service |= {"env": [{variable["name"]: variable["key"]}, literal, *listed]}
+        service |= {"required": [service["required"]], "gate": self._of("Gate")}
         service |= {name: [service[name]] for name in ("cap_add", "cap_drop")}
         paths = [
             {"source": "DATABASE_PATH", "target": "/app/data", "parent": "true"},

@@ -150,6 +150,7 @@ def check_fields(values: dict[str, str], status: int) -> None:
             (directive.name, directive.arguments) for directive in found.site
         }
         assert f"OWN_TEXT={fields['Host.env']}\n".encode() in found.ran.words
+        assert f"OWN_LITERAL={fields['Variable.literal']}\n".encode() in found.ran.words
 
 
 def _assert_build_arguments(found: Outcome, fields: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ from rolling_upgrade.engine.model import (
     Service,
     Target,
 )
+from rolling_upgrade.engine.paths import backup_directory
 from rolling_upgrade.engine.podman import volume_name
 from rolling_upgrade.errors import PROGRAM, ConfigError, ConfigIssue, ExitCode
 
@@ -219,6 +220,8 @@ class _Sources:
             return overrides[key], f"{self._inventory_name} environments.{self._located.name}.hosts.{host}.env"
         if self._base.get(key):
             return self._base[key], f"{self._env_name} line {self._lines[key]}"
+        if key == "ENVIRONMENT":
+            return self._located.name, f"name in {self._inventory_name}"
         for service in self._services:
             if key == service.port and service.default_port is not None:
                 return str(service.default_port), f"{self._services_name} {service.name}.default_port"
@@ -256,6 +259,8 @@ def _derived(target: Target) -> dict[str, Effective]:
         ("identity file", target.identity_file),
         ("public address", f"{scheme}://{app.domain}" + ("" if port == usual else f":{port}")),
         ("home on the host", app.home),
+        ("backups of the database", backup_directory(app) if app.database or app.database_server else ""),
+        ("backups of the uploads", app.uploads_backups or backup_directory(app) if app.uploads else ""),
         ("full chain", f"{app.full_chain.path} on {app.full_chain.service}'s service port" if app.full_chain else ""),
     ]
     for service in app.services:
