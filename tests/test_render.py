@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rolling_upgrade import rendering
+from rolling_upgrade.engine import request
 from rolling_upgrade.engine.model import Application, Tls
 from tests.support.sample import application, backend, frontend, image
 
@@ -111,12 +112,15 @@ def test_nginx_site_sends_requests_only_to_its_own_upstreams(tls: Tls | None) ->
 
 def test_nginx_site_request_metrics_count_only_visitors_of_a_color() -> None:
     site = rendering.nginx_site(replace(APP, request_metrics=True))
-    (pattern,) = re.findall(r"map \$proxy_host \$shop_counted \{ default 0; ~(\S+) 1; \}", site)
+    (pattern,) = re.findall(r"map \$proxy_host/\$shop_asking \$shop_counted \{ default 0; ~(\S+) 1; \}", site)
+    (agent,) = re.findall(r"map \$http_user_agent \$shop_asking \{ default visitor; (\S+) probe; \}", site)
     upstreams = re.findall(r"upstream (\S+) \{", site)
 
-    assert {name for name in upstreams if re.search(pattern, name)} == {
+    assert {name for name in upstreams if re.search(pattern, f"{name}/visitor")} == {
         f"shop_{service}_{color}" for service in ("backend", "frontend") for color in ("blue", "green")
     }
+    assert not [name for name in upstreams if re.search(pattern, f"{name}/probe")]
+    assert f"-A {agent} " in request.status(request.to_site(APP), 5, "")
 
 
 def test_nginx_site_service_ports_listen_only_on_loopback() -> None:

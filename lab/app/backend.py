@@ -44,7 +44,7 @@ class Fault(str, Enum):
 FAULT = Fault(os.environ.get("FAULT", ""))
 CRASH_SECONDS = 4.0
 SLOW_START_SECONDS = 6.0
-PROXY_HEADERS = {"x-forwarded-for", "x-real-ip", "x-forwarded-proto"}
+PROXY_HEADERS = {"x-forwarded-for", "x-real-ip"}
 _health_answers = itertools.count()
 
 

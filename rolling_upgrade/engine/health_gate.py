@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rolling_upgrade.engine import nginx, progress
+from rolling_upgrade.engine import nginx, progress, request
 from rolling_upgrade.engine.model import Application, Color, Probe, Service
 from rolling_upgrade.engine.podman import container_name, last_logs
+from rolling_upgrade.engine.request import Request
 from rolling_upgrade.engine.shell import EXACT_UPTIME, UPTIME, quote, shell_join
 
 
 def gate(app: Application, service: Service, color: Color, process_file: str = "") -> str:
     """Wait until the candidate is healthy on its candidate port; on failure print the reason and its last log lines.
 
+    The reason of an answer other than 2xx includes where it redirects, and the start of its body, from one more request.
     A container that exits or restarts fails at once, whatever its restart policy: its first process ends. Podman runs
     only then, because one `podman` costs more than all other commands of a check. Every pass is reported as progress,
     and while there is none, the last answer once per second.
@@ -27,14 +29,11 @@ def gate(app: Application, service: Service, color: Color, process_file: str = "
     waiting = progress.print_text("waiting: %s, %s s of %s s", '"$last"', '"$spent"', round(rules.deadline_seconds))
     form = "{{.State.Running}} {{.RestartCount}} {{.State.ExitCode}} {{.State.Pid}}"
     state = shell_join("podman", "container", "inspect", "--format", form, name)
+    probe = request.to_service(app, service, service.port(color))
     return f"""\
-gate_failed() {{
-  printf '%s\\n' "{service.name}: {color.value} failed its health gate after $(($({UPTIME}) - began)) s ($1)"
-  printf '%s\\n' "last log lines of {name}:"
-  {last_logs(name)}
-  exit 1
-}}
-began=$({UPTIME}) passes=0 misses=0 last='' shown='' pid=unknown
+{request.READ_ANSWER}
+{_define_gate_failed(name, service, color, probe)}
+began=$({UPTIME}) passes=0 misses=0 last='' full='' answered='' shown='' pid=unknown
 while :; do
   if [ ! -d "/proc/$pid" ]; then
     state=$({state} 2>&1) || gate_failed "the container is gone"
@@ -43,12 +42,12 @@ while :; do
       *) gate_failed "the container exited or restarted: running, restarts, exit code = ${{state% *}}" ;;
     esac
   fi
-  code=$({_request(service, service.port(color), rules.path)}) || :
+  found=$({request.status(probe, rules.timeout_seconds, request.ANSWER)}) || :
+  read_answer "$found"
   case "$code" in
     2??) passes=$((passes + 1)) misses=0 shown=''
          {progress.print_text("passes %s of %s", '"$passes"', rules.passes)} ;;
-    ''|000) passes=0 last="no answer from {rules.path}" ;;
-    *) passes=0 last="HTTP $code from {rules.path}" ;;
+    *) passes=0 last="$answer from {rules.path}" full="$last$reason" answered=${{code#000}} ;;
   esac
   if [ "$passes" -ge {rules.passes} ]; then break; fi
   spent=$(($({UPTIME}) - began))
@@ -56,10 +55,24 @@ while :; do
     if [ "$spent" -ge {round(rules.start_period_seconds)} ]; then misses=$((misses + 1)); fi
     if [ "$spent" != "$shown" ]; then shown=$spent; {waiting}; fi
   fi
-  if [ "$misses" -ge {rules.retries} ]; then gate_failed "last: $last"; fi
-  if [ "$spent" -ge {round(rules.deadline_seconds)} ]; then gate_failed "deadline; last: $last"; fi
+  if [ "$misses" -ge {rules.retries} ]; then gate_failed "last: $full" "$answered"; fi
+  if [ "$spent" -ge {round(rules.deadline_seconds)} ]; then gate_failed "deadline; last: $full" "$answered"; fi
   sleep {rules.interval_seconds:g}
 done{_store(process_file) if process_file else ""}"""
+
+
+def _define_gate_failed(name: str, service: Service, color: Color, probe: Request) -> str:
+    """Define `gate_failed REASON [ANSWERED]`, which prints the answer to the probe if it was answered."""
+    return f"""\
+gate_failed() {{
+  printf '%s\\n' "{service.name}: {color.value} failed its health gate after $(($({UPTIME}) - began)) s ($1)"
+  if [ -n "${{2:-}}" ]; then
+{request.print_answer(probe, service.gate.timeout_seconds)}
+  fi
+  printf '%s\\n' "last log lines of {name}:"
+  {last_logs(name)}
+  exit 1
+}}"""
 
 
 def _store(process_file: str) -> str:
@@ -86,57 +99,64 @@ lives() {
 }"""
 
 
-def through_nginx(service: Service, color: Color) -> str:
+def through_nginx(app: Application, service: Service, color: Color) -> str:
     """Return a shell condition: a request to the service port gets a 2xx answer from this color."""
-    form = f"%{{http_code}} %header{{{nginx.SERVED_BY}}}"
-    return f"""\
-answer=$({_request(service, service.service_port, service.gate.path, form)}) || :
-case "$answer" in
-  2??\\ 127.0.0.1:{service.port(color)}) true ;;
-  *) why="{service.name} through Nginx: expected 2xx from 127.0.0.1:{service.port(color)}, got $answer"; false ;;
-esac"""
+    upstream = f"127.0.0.1:{service.port(color)}"
+    otherwise = f'why="{service.name} through Nginx: expected 2xx from {upstream}, got $described" '
+    probe = request.to_service(app, service, service.service_port)
+    return _condition(probe, service.gate.timeout_seconds, f"2??\\ {upstream}", otherwise)
 
 
-def through_candidate_port(service: Service, color: Color) -> str:
+def through_candidate_port(app: Application, service: Service, color: Color) -> str:
     """A shell condition: the color answers 2xx on its candidate port."""
-    request = _request(service, service.port(color), service.gate.path)
-    return _is_2xx(request, f'why="{service.name}: {color.value} on its own port: HTTP $code"; false')
+    probe = request.to_service(app, service, service.port(color))
+    otherwise = f'why="{service.name}: {color.value} on its own port: $described" '
+    return _condition(probe, service.gate.timeout_seconds, _2XX, otherwise)
 
 
 def answers(app: Application, probe: Probe) -> str:
     """A shell condition: a request to a service port is answered 2xx by any color."""
     service = app.service(probe.service)
-    request = _request(service, service.service_port, probe.path)
-    return _is_2xx(
-        request, f'why="{probe.path} through {probe.service}\'s port {service.service_port}: HTTP $code"; false'
-    )
-
-
-def _request(service: Service, port: int, path: str, form: str = "%{http_code}") -> str:
-    """A command that requests a service's path on a loopback port and prints the answer in curl's format `form`."""
-    url = f"http://127.0.0.1:{port}{path}"
-    return shell_join("curl", "-s", "-o", "/dev/null", "-w", form, "--max-time", service.gate.timeout_seconds, url)
-
-
-def _is_2xx(request: str, otherwise: str) -> str:
-    return f"""\
-code=$({request}) || :
-case "$code" in
-  2??) true ;;
-  *) {otherwise} ;;
-esac"""
+    otherwise = f'why="{probe.path} through {probe.service}\'s port {service.service_port}: $described" '
+    return _condition(request.of_chain(app, probe), service.gate.timeout_seconds, _2XX, otherwise)
 
 
 def public(app: Application) -> str:
     """A shell condition: Nginx answers a visitor without a server error, or with its deliberate 503."""
-    page = quote(nginx.maintenance_page_path(app))
-    url, _ = nginx.visitor(app)
+    page, visitor = quote(nginx.maintenance_page_path(app)), request.to_site(app)
+    otherwise = f'why="{visitor.url} as a visitor sees it: $described" '
+    deliberate = f'if [ "$code" = 503 ] && [ -f {page} ]; then code=200; fi'
+    return _condition(visitor, request.VISITOR_SECONDS, "[234]??\\ *", otherwise, deliberate)
+
+
+#: A pattern for status and upstream: 2xx from any color.
+_2XX = "2??\\ *"
+
+
+def _condition(asked: Request, seconds: float, expected: str, otherwise: str, correction: str = "") -> str:
+    """A shell condition on the status and the upstream of an answer; if it fails for good, `watch` shows the answer.
+
+    Args:
+        asked: the request.
+        seconds: its deadline.
+        expected: a pattern for status and upstream.
+        otherwise: sets `why` with `$described`, the answer for people.
+        correction: shell text that may change `code` before it is judged.
+    """
     return f"""\
-code=$({nginx.visitor_request(app, "/", "%{http_code}")}) || :
-if [ "$code" = 503 ] && [ -f {page} ]; then code=200; fi
-case "$code" in
-  2??|3??|4??) true ;;
-  *) why="{url} as a visitor sees it: HTTP $code"; false ;;
+found=$({request.status(asked, seconds, request.ANSWER)}) || :
+read_answer "$found"
+{correction or ":"}
+case "$code $served" in
+  {expected}) true ;;
+  *)
+    described="$answer${{served:+ from $served}}$reason"
+    {otherwise}answered=${{code#000}}
+    print_answer() {{
+{request.print_answer(asked, seconds)}
+    }}
+    false
+    ;;
 esac"""
 
 
@@ -185,8 +205,8 @@ def watch(conditions: list[str], *, seconds: float, passes: int, deadline_second
     """Define `watch`: repeat all conditions until they hold, every half second, and faster to confirm a good round.
 
     It succeeds after `passes` consecutive good rounds and at least `seconds`, to the hundredth. It fails with status 1,
-    and prints `why`, on a fatal condition, after `tolerance` consecutive bad rounds, or at the deadline. The seconds
-    that are left are reported as progress.
+    and prints `why` and the answer to a failed request, on a fatal condition, after `tolerance` consecutive bad rounds,
+    or at the deadline. The seconds that are left are reported as progress.
     """
     checks = "\n".join(f"watch_{number}() {{\n{condition}\n}}" for number, condition in enumerate(conditions))
     every = " && ".join(f"watch_{number}" for number in range(len(conditions))) or "true"
@@ -194,6 +214,7 @@ def watch(conditions: list[str], *, seconds: float, passes: int, deadline_second
     report = f"""
     if [ "$spent" -ne "$shown" ] && [ "$spent" -lt {round(seconds)} ]; then shown=$spent; {left}; fi"""
     return f"""\
+{request.READ_ANSWER}
 {checks}
 read_clock() {{
   clock=$({EXACT_UPTIME})
@@ -203,6 +224,7 @@ watch() {{
   read_clock
   began=$clock good=0 bad=0{" shown=-1" if seconds else ""} fatal='' why='nothing was asked'
   while :; do
+    answered=''
     if {every}; then good=$((good + 1)) bad=0; else good=0 bad=$((bad + 1)); fi
     read_clock
     spent=$(((clock - began) / 100)){report if seconds else ""}
@@ -213,12 +235,15 @@ watch() {{
     if [ "$good" -gt 0 ] && [ "$good" -lt {passes} ]; then sleep 0.2; else sleep 0.5; fi
   done
   printf '%s (%s s)\\n' "$why" "$spent"
+  if [ -n "$answered" ]; then print_answer; fi
   return 1
 }}"""
 
 
-def wait_for_restart(colors: Sequence[tuple[Service, Color]], *, passes: int = 1, deadline_seconds: float) -> str:
+def wait_for_restart(
+    app: Application, colors: Sequence[tuple[Service, Color]], *, passes: int = 1, deadline_seconds: float
+) -> str:
     """Wait until started colors answer on their candidate ports; until the deadline, failures do not matter."""
-    conditions = [through_candidate_port(service, color) for service, color in colors]
+    conditions = [through_candidate_port(app, service, color) for service, color in colors]
     watched = watch(conditions, seconds=0, passes=passes, deadline_seconds=deadline_seconds, tolerance=1000)
     return f"{watched}\nwatch"

@@ -5,7 +5,7 @@ The file is both switch and page: one rename changes both, from the next request
 
 from __future__ import annotations
 
-from rolling_upgrade.engine import health_gate, nginx
+from rolling_upgrade.engine import health_gate, request
 from rolling_upgrade.engine.model import Application, Route, Service
 from rolling_upgrade.engine.nginx import maintenance_page_path
 from rolling_upgrade.engine.shell import Script, quote, script, shell_join, write_file
@@ -82,7 +82,7 @@ def shown_path(app: Application) -> str:
 def _watch(app: Application, pattern: str) -> str:
     """Define `watch` for a visitor's answer: its status, followed by `on` if it is the page."""
     path = shown_path(app)
-    curl = nginx.visitor_request(app, path, f"%{{http_code}} %header{{{HEADER}}}")
+    curl = request.status(request.to_site(app, path), request.VISITOR_SECONDS, f"%{{http_code}} %header{{{HEADER}}}")
     condition = f"""\
 answer=$({curl}) || :
 case "$answer" in

@@ -270,6 +270,7 @@ class Gate:
 
     `passes` consecutive successful answers pass it. Failures before `start_period_seconds` do not count; after it,
     `retries` consecutive ones fail the gate, and so does the deadline. A restart or an exit fails it at once.
+    `host` and `scheme` replace those of the site in every check of the service, and `headers` are added.
 
     `ready` is a command inside the container that succeeds when the container is ready. A worker without one passes by
     the HEALTHCHECK of its image; if the image has none, by running for `running_seconds`.
@@ -284,6 +285,9 @@ class Gate:
     deadline_seconds: float = 120.0
     ready: tuple[str, ...] = ()
     running_seconds: float = 10.0
+    host: str = ""
+    scheme: str = ""
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)

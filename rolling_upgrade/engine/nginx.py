@@ -7,10 +7,7 @@ keep-alive connections.
 from __future__ import annotations
 
 from rolling_upgrade.engine.model import Application, Color
-from rolling_upgrade.engine.shell import quote, shell_join
-
-#: The header in which Nginx names the upstream that answered, on service ports only.
-SERVED_BY = "x-served-by"
+from rolling_upgrade.engine.shell import quote
 
 
 def flag(app: Application, service: str) -> str:
@@ -62,15 +59,3 @@ def program_directory(app: str) -> str:
 def site_helper(app: str) -> str:
     """The root-owned program that changes the site file; see engine/site/program.py."""
     return f"{program_directory(app)}/site"
-
-
-def visitor(app: Application, path: str = "/") -> tuple[str, tuple[str, ...]]:
-    """The public URL of a path, and the curl options that send the request to this host."""
-    scheme, port = ("https", app.https_port) if app.tls else ("http", app.http_port)
-    return f"{scheme}://{app.domain}:{port}{path}", ("-k", "--resolve", f"{app.domain}:{port}:127.0.0.1")
-
-
-def visitor_request(app: Application, path: str, form: str) -> str:
-    """A command that requests a path as a visitor and prints the answer in curl's format `form`."""
-    url, options = visitor(app, path)
-    return shell_join("curl", "-s", *options, "-o", "/dev/null", "-w", form, "--max-time", 5, url)

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 
-from rolling_upgrade.engine import history, lock_file, maintenance, sqlite, untrusted
+from rolling_upgrade.engine import history, lock_file, maintenance, request, sqlite, untrusted
 from rolling_upgrade.engine.host import Answer, Host, malformed_answer
 from rolling_upgrade.engine.journal import UNSEEN
 from rolling_upgrade.engine.model import (
@@ -25,9 +25,10 @@ from rolling_upgrade.engine.model import (
     Service,
     UnseenRun,
 )
-from rolling_upgrade.engine.nginx import SERVED_BY, request_log, site_file, site_helper, visitor
+from rolling_upgrade.engine.nginx import request_log, site_file, site_helper
 from rolling_upgrade.engine.paths import ID_PATTERN, backup_directory
 from rolling_upgrade.engine.podman import LABEL
+from rolling_upgrade.engine.request import Request
 from rolling_upgrade.engine.shell import direct, quote, shell_join
 from rolling_upgrade.engine.site.client import rules_file
 from rolling_upgrade.engine.site.text import HASH_PATH
@@ -98,7 +99,7 @@ def shell_text(app: Application, *, probe: bool = True, version: bool = False) -
         section("environments"),
         "printf '%s\\n' \"$python\"",
         section("probes"),
-        *(_probe(name, url, options) for name, url, options in probes(app) if probe),
+        *(_probe(name, asked) for name, asked in probes(app) if probe),
         section("containers"),
         "cat <&4",
     )
@@ -211,22 +212,18 @@ def containers(app: Application) -> str:
     return f'ids=$({ids} 2>/dev/null) || :\nif [ -n "$ids" ]; then\n  # shellcheck disable=SC2086\n  {inspect} $ids || :\nfi'
 
 
-def probes(app: Application) -> list[tuple[str, str, tuple[str, ...]]]:
-    """The name, URL and extra curl options of each request that shows whether the application is healthy."""
-    found: list[tuple[str, str, tuple[str, ...]]] = [
-        (service.name, f"http://127.0.0.1:{service.service_port}{service.gate.path}", ())
-        for service in app.http_services
-    ]
+def probes(app: Application) -> list[tuple[str, Request]]:
+    """The name of each request that shows whether the application is healthy, and the request."""
+    found = [(service.name, request.to_service(app, service, service.service_port)) for service in app.http_services]
     if app.full_chain:
-        port = app.service(app.full_chain.service).service_port
-        found.append(("full chain", f"http://127.0.0.1:{port}{app.full_chain.path}", ()))
-    return [*found, ("public", *visitor(app))] if app.has_site else found
+        found.append(("full chain", request.of_chain(app, app.full_chain)))
+    return [*found, ("public", request.to_site(app))] if app.has_site else found
 
 
-def _probe(name: str, url: str, options: tuple[str, ...]) -> str:
-    form = f"%{{http_code}}\\t%{{time_total}}\\t%header{{{SERVED_BY}}}"
-    curl = shell_join("curl", "-s", "-o", "/dev/null", "-w", form, "--max-time", 5, *options, url)
-    return f"answer=$({curl}) || :\nprintf '%s\\t%s\\t%s\\n' {quote(name)} {quote(url)} \"$answer\""
+def _probe(name: str, asked: Request) -> str:
+    form = f"%{{http_code}}\\t%{{time_total}}\\t%header{{{request.SERVED_BY}}}\\t%header{{location}}"
+    curl = request.status(asked, request.VISITOR_SECONDS, form)
+    return f"answer=$({curl}) || :\nprintf '%s\\t%s\\t%s\\n' {quote(name)} {quote(asked.url)} \"$answer\""
 
 
 def sections(text: str) -> dict[str, list[str]]:
@@ -317,12 +314,11 @@ def _probe_result(row: str, facts: Mapping[str, str]) -> ProbeResult | None:
     if len(columns) < 4:
         return None
     name, url, code, seconds = columns[:4]
-    served = columns[4] if len(columns) > 4 else ""
+    served, location = (*columns[4:6], "", "")[:2]
     on_purpose = code == "503" and bool(facts.get("maintenance"))
     ok = code.startswith("2") or (name == "public" and (code[:1] in {"2", "3", "4"} or on_purpose))
-    detail = f"HTTP {code}" if code != "000" else "no answer"
     milliseconds = round(untrusted.number(seconds, maximum=_LONGEST_ANSWER_SECONDS) * 1000)
-    return ProbeResult(name, url, ok, f"{detail} from {served}" if served else detail, milliseconds)
+    return ProbeResult(name, url, ok, request.described(code, served, location), milliseconds)
 
 
 #: The key of the hashes of environment values; it exists only as long as this process.

@@ -98,7 +98,7 @@ def test_gate_fails_after_misses_past_the_start_period(host: Programs) -> None:
 
     assert done.returncode == 1
     assert "backend: green failed its health gate after 7 s (last: HTTP 502 from /api/health)" in done.stdout
-    assert asked(host) == 8
+    assert asked(host) == 9
 
 
 def test_gate_failure_shows_the_last_log_lines(host: Programs) -> None:
@@ -245,24 +245,26 @@ def test_watch_resets_its_state_for_each_call(host: Programs) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "good"),
+    ("answer", "shown"),
     [
-        ("200 127.0.0.1:28080", True),
-        ("204 127.0.0.1:28080", True),
-        ("200 127.0.0.1:18080", False),
-        ("502 127.0.0.1:28080", False),
-        ("200 ", False),
-        ("200 127.0.0.1:18080, 127.0.0.1:28080", False),
-        ("000 ", False),
+        ("200 127.0.0.1:28080", ""),
+        ("204 127.0.0.1:28080|/elsewhere", ""),
+        ("200 127.0.0.1:18080|", "HTTP 200 from 127.0.0.1:18080"),
+        ("502 127.0.0.1:28080|", "HTTP 502 from 127.0.0.1:28080"),
+        ("301 127.0.0.1:28080|https://shop.test/", "HTTP 301 from 127.0.0.1:28080, a redirect to https://shop.test/"),
+        ("200 |", "HTTP 200"),
+        ("200 127.0.0.1:18080, 127.0.0.1:28080|", "HTTP 200 from 127.0.0.1:18080, 127.0.0.1:28080"),
+        ("000 |Connection refused", "no answer (Connection refused)"),
+        ("", "no answer"),
     ],
 )
-def test_through_nginx_accepts_only_the_expected_color(answer: str, good: bool, host: Programs) -> None:
+def test_through_nginx_accepts_only_the_expected_color(answer: str, shown: str, host: Programs) -> None:
     host.add("curl", f"printf '%s' '{answer}'")
 
-    done = watch(host, [health_gate.through_nginx(backend(), Color.GREEN)], passes=1, deadline=1)
+    done = watch(host, [health_gate.through_nginx(APP, backend(), Color.GREEN)], passes=1, deadline=1)
 
-    assert ("good" in done.stdout) is good
-    assert good or f"expected 2xx from 127.0.0.1:28080, got {answer}" in done.stdout
+    assert ("good" in done.stdout) is (not shown)
+    assert not shown or f"expected 2xx from 127.0.0.1:28080, got {shown} (" in done.stdout
 
 
 @pytest.mark.parametrize("state", ["true 1 1", "false 0 0", ""])

@@ -130,6 +130,7 @@ def test_parse_history_and_lock_are_read() -> None:
     [
         ("backend\thttp://x/\t200\t0.0123\t127.0.0.1:18080", True, "HTTP 200 from 127.0.0.1:18080"),
         ("backend\thttp://x/\t502\t0.1\t", False, "HTTP 502"),
+        ("backend\thttp://x/\t301\t0.1\t1\thttps://x/?k=s", False, "HTTP 301 from 1, a redirect to https://x/"),
         ("backend\thttp://x/\t000\t5.0\t", False, "no answer"),
         ("public\thttp://x/\t404\t0.1\t", True, "HTTP 404"),
         ("public\thttp://x/\t503\t0.1\t", False, "HTTP 503"),
@@ -142,7 +143,7 @@ def test_parse_probe_rows(row: str, ok: bool, detail: str) -> None:
 
 
 def test_probes_name_every_service_the_chain_and_the_public_site() -> None:
-    assert [(name, url) for name, url, _ in observation.probes(APP)] == [
+    assert [(name, asked.url) for name, asked in observation.probes(APP)] == [
         ("backend", "http://127.0.0.1:8080/api/health"),
         ("frontend", "http://127.0.0.1:7001/health"),
         ("full chain", "http://127.0.0.1:7001/api/health"),
@@ -153,7 +154,7 @@ def test_probes_name_every_service_the_chain_and_the_public_site() -> None:
 def test_probes_request_a_site_with_certificate_over_tls() -> None:
     secured = application(tls=Tls("/c", "/k"), https_port=8443)
 
-    assert observation.probes(secured)[-1][1] == "https://shop.test:8443/"
+    assert observation.probes(secured)[-1][1].url == "https://shop.test:8443/"
 
 
 def test_observation_of_a_bare_host_is_complete(programs: Programs) -> None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from rolling_upgrade import config
 from rolling_upgrade.config.settings import KEYS
 from rolling_upgrade.engine.model import BuildType
+from rolling_upgrade.engine.site.text import PROBE_AGENT
 from rolling_upgrade.errors import ConfigError
 from rolling_upgrade.features.build import builder
 from tests.injection.everything import Outcome, run_everything
@@ -70,7 +71,8 @@ def _directives(app: str) -> set[str]:
         app,
         "~*^text/event-stream",
         "~*^websocket$",
-        f"~^{app.replace('-', '_')}_[a-z0-9-]+_(blue|green)$",
+        PROBE_AGENT,
+        f"~^{app.replace('-', '_')}_[a-z0-9-]+_(blue|green)/visitor$",
     }
 
 

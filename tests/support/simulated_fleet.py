@@ -11,13 +11,12 @@ from dataclasses import asdict, replace
 import pytest
 
 from rolling_upgrade import rendering
+from rolling_upgrade.engine import request
 from rolling_upgrade.engine.history import dump_definition
 from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.engine.model import Application, Color, Container, HostState, Image, Lock
-from rolling_upgrade.engine.nginx import visitor
 from rolling_upgrade.features.backup.manifest import Backup, BackupFile, BackupKind, Verdict
 from rolling_upgrade.features.deploy import digests
-from rolling_upgrade.features.health.shell import own_url
 from tests.support.history_line import history_line
 from tests.support.local_fleet import answer_with
 from tests.support.project import Project
@@ -197,12 +196,12 @@ def observation(app: Application, state: HostState) -> str:
 
 def health(app: Application, state: HostState, code: int) -> str:
     """Return the output of a health check whose requests are all answered with this status."""
-    urls = [visitor(app)[0]]
+    urls = [request.to_site(app).url]
     for service in app.services:
         ports = (service.service_port, service.port(state.active_color(service.name)))
-        urls += [own_url(port, service.gate.path) for port in ports]
+        urls += [request.to_service(app, service, port).url for port in ports]
     if app.full_chain:
-        urls.append(own_url(app.service(app.full_chain.service).service_port, app.full_chain.path))
+        urls.append(request.of_chain(app, app.full_chain).url)
     rows = [f"http\t{url}\t{code}\t0.01\n" for url in urls]
     checks = "".join(["@@checks\n", *rows, "disk\t/\t900\t100\n", f"clock\t{int(time.time())}\n"])
     return observation(app, state).replace("@@end\n", f"{checks}@@end\n")

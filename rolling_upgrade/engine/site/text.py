@@ -22,6 +22,8 @@ HASH_PATH = f"{OWN_PATHS}/site"
 STATUS_PATH = f"{OWN_PATHS}/nginx"
 #: The loopback port of certbot for the certificate authority; only root can listen on it.
 ACME_PORT = 402
+#: The User-Agent of this product's checks, which are not counted as visitors.
+PROBE_AGENT = "rolling-upgrade-probe"
 #: The value of Retry-After during maintenance, in seconds; the page reloads itself after the same time.
 RETRY_AFTER = 120
 _HASH = re.compile(r"# rolling-site: ([0-9a-f]{16})")
@@ -74,6 +76,7 @@ def _render(site: Site, rules: Rules, source: str, digest: str) -> str:
         "status_path": STATUS_PATH,
         "acme_port": ACME_PORT,
         "retry_after": RETRY_AFTER,
+        "probe_agent": PROBE_AGENT,
         "request_log": f"/var/log/{rules.app}-requests/requests.log",
     }
     return _template(source).render(values)

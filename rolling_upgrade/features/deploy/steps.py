@@ -234,7 +234,7 @@ class StepBuilder:
 
     def _cutover(self, choice: ServicePlan) -> Step:
         app, service = self._app, self._app.service(choice.service)
-        condition = health_gate.through_nginx(service, choice.color)
+        condition = health_gate.through_nginx(app, service, choice.color)
         body = script(
             podman.give_alias(app, service, choice.color) if self._serves(choice) else "",
             self._recheck(choice),
@@ -253,7 +253,7 @@ class StepBuilder:
         """Fail before the flip if the candidate failed after its gate, while the others started."""
         app, service = self._app, self._app.service(choice.service)
         name = podman.container_name(app.name, service.name, choice.color)
-        conditions = [health_gate.not_restarted([name]), health_gate.through_candidate_port(service, choice.color)]
+        conditions = [health_gate.not_restarted([name]), health_gate.through_candidate_port(app, service, choice.color)]
         recheck = health_gate.watch(conditions, seconds=0, passes=1, deadline_seconds=RECHECK_SECONDS, tolerance=100)
         recall = health_gate.recall([self._process_file(choice)])
         return f"{recall}\n{recheck}\nif ! watch; then\n{podman.print_last_logs([name])}\nexit 1\nfi"
@@ -283,11 +283,11 @@ class StepBuilder:
         if self._data.before or not self._was_running(choice.service, before):
             return script(nginx.flip(app, service.name, before))
         serves = health_gate.watch(
-            [health_gate.through_nginx(service, before)], seconds=0, passes=1, deadline_seconds=CUTOVER_SECONDS
+            [health_gate.through_nginx(app, service, before)], seconds=0, passes=1, deadline_seconds=CUTOVER_SECONDS
         )
         return script(
             podman.start(podman.container_name(app.name, service.name, before)),
-            health_gate.wait_for_restart([(service, before)], deadline_seconds=CUTOVER_SECONDS),
+            health_gate.wait_for_restart(app, [(service, before)], deadline_seconds=CUTOVER_SECONDS),
             nginx.flip(app, service.name, before),
             serves,
             "watch",
@@ -300,7 +300,7 @@ class StepBuilder:
     def _verify(self) -> Step:
         """Check the full chain and bake; on a failure the host itself flips back at once."""
         app = self._app
-        conditions = [health_gate.through_nginx(service, self._colors[service.name]) for service in app.services]
+        conditions = [health_gate.through_nginx(app, service, self._colors[service.name]) for service in app.services]
         changed = [podman.container_name(app.name, choice.service, choice.color) for choice in self._changed]
         if changed:
             conditions.append(health_gate.not_restarted(changed))

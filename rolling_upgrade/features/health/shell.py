@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rolling_upgrade.engine import maintenance, observation, postgres, sqlite, untrusted
-from rolling_upgrade.engine.model import PORT_OFFSET, Application, Check, Color, HealthReport, HostState, Kind, Service
-from rolling_upgrade.engine.nginx import SERVED_BY, flag, visitor
+from rolling_upgrade.engine import maintenance, observation, postgres, request, sqlite, untrusted
+from rolling_upgrade.engine.model import Application, Check, Color, HealthReport, HostState, Kind, Service
+from rolling_upgrade.engine.nginx import flag
 from rolling_upgrade.engine.observation import FACT, containers, last_backup, section
 from rolling_upgrade.engine.paths import backup_directory
+from rolling_upgrade.engine.request import SERVED_BY, Request
 from rolling_upgrade.engine.shell import Script, direct, quote, shell_join
 
 #: The timeouts of opening the database and of reading it through.
@@ -50,38 +51,28 @@ def check(app: Application) -> Script:
     return direct("\n".join(part for part in parts if part))
 
 
-def own_url(port: str | int, path: str) -> str:
-    """Return the URL of a color on its own port."""
-    return f"http://127.0.0.1:{port}{path}"
-
-
 def _requests(app: Application) -> str:
-    """Send every request in parallel with one curl; print `http URL CODE SECONDS SERVED-BY` for each.
-
-    Source: curl(1): with --parallel each transfer has its own --max-time and its own --write-out line; -s alone does not
-    silence the progress meter.
-    """
-    form = f"http\\t%{{url}}\\t%{{http_code}}\\t%{{time_total}}\\t%header{{{SERVED_BY}}}\\n"
+    """Send every request in parallel with one curl; print `http URL CODE SECONDS SERVED-BY LOCATION` for each."""
     if not app.has_site:
         return ""
+    form = "http\\t%{url}\\t%{http_code}\\t%{time_total}\\t" + f"%header{{{SERVED_BY}}}\\t%header{{location}}\\n"
     seconds = max(service.gate.timeout_seconds for service in app.http_services)
-    url, options = visitor(app)
-    curl = shell_join(
-        *("curl", "-s", "--no-progress-meter", "--parallel", "--parallel-immediate", "-w", form, "--max-time", seconds),
-        *options,
-    )
-    urls = [own_url(service.service_port, service.gate.path) for service in app.http_services]
-    if app.full_chain:
-        urls.append(own_url(app.service(app.full_chain.service).service_port, app.full_chain.path))
-    requests = " ".join(shell_join("-o", "/dev/null", target) for target in (*urls, url))
-    colors = []
-    for number, service in enumerate(app.http_services):
-        green, blue = (own_url(service.service_port + PORT_OFFSET[color], "") for color in (Color.GREEN, Color.BLUE))
-        colors.append(
-            f"if [ -e {quote(flag(app, service.name))} ]; then at_{number}={green}; else at_{number}={blue}; fi"
+    configurations = [request.configuration(asked, seconds, form) for asked in _through_nginx(app)]
+    for service in app.http_services:
+        green, blue = (
+            request.configuration(request.to_service(app, service, service.port(color)), seconds, form)
+            for color in (Color.GREEN, Color.BLUE)
         )
-        requests += f' -o /dev/null "$at_{number}"{quote(service.gate.path)}'
-    return "\n".join((*colors, f"{curl} {requests} || :"))
+        configurations.append(f"if [ -e {quote(flag(app, service.name))} ]; then\n{green}\nelse\n{blue}\nfi")
+    return f"{request.parallel(configurations)} || :"
+
+
+def _through_nginx(app: Application) -> tuple[Request, ...]:
+    return (
+        *(request.to_service(app, service, service.service_port) for service in app.http_services),
+        *([request.of_chain(app, app.full_chain)] if app.full_chain else []),
+        request.to_site(app),
+    )
 
 
 def _resources(app: Application) -> str:
@@ -184,24 +175,24 @@ def _request_checks(app: Application, state: HostState, rows: list[list[str]]) -
         return
     answers = {row[1]: row[2:] for row in rows if row[0] == "http" and len(row) >= 4}
     for service in app.http_services:
-        color = state.active_color(service.name)
-        yield _answer(f"{service.name} http", own_url(service.port(color), service.gate.path), answers, service.name)
+        own = request.to_service(app, service, service.port(state.active_color(service.name)))
+        yield _answer(f"{service.name} http", own.url, answers, service.name)
     for service in app.http_services:
-        yield _answer(f"{service.name} nginx", own_url(service.service_port, service.gate.path), answers, service.name)
+        url = request.to_service(app, service, service.service_port).url
+        yield _answer(f"{service.name} nginx", url, answers, service.name)
     if app.full_chain:
-        first = app.service(app.full_chain.service)
-        yield _answer("full chain", own_url(first.service_port, app.full_chain.path), answers, first.name)
-    yield _answer("site", visitor(app)[0], answers, "", page=bool(state.fact("maintenance")))
+        yield _answer("full chain", request.of_chain(app, app.full_chain).url, answers, app.full_chain.service)
+    yield _answer("site", request.to_site(app).url, answers, "", page=bool(state.fact("maintenance")))
 
 
 def _answer(name: str, url: str, answers: dict[str, list[str]], service: str, *, page: bool = False) -> Check:
     """Judge one answer: the site may also redirect, return a client error, or serve the maintenance page with 503."""
-    code, seconds, *served = answers.get(url) or answers.get(url.removesuffix("/")) or ["000", "0"]
+    found = answers.get(url) or answers.get(url.removesuffix("/")) or ["000", "0"]
+    code, seconds, served, location = (*found[:4], "", "")[:4]
     good = code[:1] == "2" or (name == "site" and (code[:1] in {"3", "4"} or (page and code == "503")))
-    answer = f"HTTP {code}" if code != "000" else "no answer"
-    by = f" from {served[0]}" if served and served[0] else ""
     milliseconds = round(untrusted.number(seconds, default=0.0) * 1000)
-    return Check(Kind.HTTP, name, good, f"{answer}{by}, {url}", service, milliseconds, code != "000")
+    detail = f"{request.described(code, served, location)}, {url}"
+    return Check(Kind.HTTP, name, good, detail, service, milliseconds, code != "000")
 
 
 def _resource_checks(app: Application, rows: list[list[str]]) -> Iterator[Check]:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rolling_upgrade.engine import observation, untrusted
+from rolling_upgrade.engine import observation, request, untrusted
 from rolling_upgrade.engine.model import Application, Color
 from rolling_upgrade.engine.podman import ENTER, FIND_NAMESPACE, container_name, volume_name, volume_names
+from rolling_upgrade.engine.request import Request
 from rolling_upgrade.engine.shell import Script, direct, quote, shell_join
 
 _MARK = "@@part "
@@ -77,7 +78,7 @@ def _parts(app: Application, services: Sequence[str]) -> Iterator[tuple[str, str
     yield (
         "colors",
         "\n".join(
-            _response(f"{service.name} {color.value}", f"http://127.0.0.1:{service.port(color)}{service.gate.path}")
+            _response(f"{service.name} {color.value}", request.to_service(app, service, service.port(color)))
             for service in listening
             for color in Color
         ),
@@ -152,10 +153,9 @@ for port in {shell_join(*ports)}; do
 done"""
 
 
-def _response(name: str, url: str) -> str:
-    template = "HTTP %{http_code}\\t%{time_total} s"
-    curl = shell_join("curl", "-s", "-o", "/dev/null", "-w", template, "--max-time", 3, url)
-    return f"printf '%s\\t%s\\t%s\\n' {quote(name)} {quote(url)} \"$({curl} || :)\""
+def _response(name: str, asked: Request) -> str:
+    curl = request.status(asked, 3, "HTTP %{http_code}\\t%{time_total} s")
+    return f"printf '%s\\t%s\\t%s\\n' {quote(name)} {quote(asked.url)} \"$({curl} || :)\""
 
 
 def _disk(app: Application) -> str:

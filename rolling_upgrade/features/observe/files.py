@@ -12,8 +12,17 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rolling_upgrade.engine import maintenance
-from rolling_upgrade.engine.model import Application, Certificate, Environment, Mail, Security, Severity, Target
+from rolling_upgrade.engine import maintenance, request
+from rolling_upgrade.engine.model import (
+    Application,
+    Certificate,
+    Environment,
+    Mail,
+    Security,
+    Service,
+    Severity,
+    Target,
+)
 from rolling_upgrade.errors import ConfigError, ConfigIssue
 from rolling_upgrade.features.setup.system import METRICS_PORT
 from rolling_upgrade.rendering import TEMPLATES, template
@@ -67,6 +76,7 @@ def _values(environment: Environment) -> dict[str, Any]:
         "app": app,
         "environment": environment.name,
         "name": name_of(environment),
+        "headers": request.from_outside(app, _public_check(app)[1]),
         "hosts": [_monitored_host(target) for target in environment.targets],
         "backing_up": [target.name for target in environment.targets if target.application.auto_backup],
         "self_signed": environment.preparation.certificate is Certificate.SELF_SIGNED,
@@ -96,16 +106,18 @@ def _values(environment: Environment) -> dict[str, Any]:
 
 def _monitored_host(target: Target) -> dict[str, str]:
     """A host with the address of its node-exporter and the URL of its site, as the monitoring host reaches them."""
-    address = _bracketed(target.metrics_address or target.address)
-    return {"name": target.name, "exporter": f"{address}:{METRICS_PORT}", "site": _site(target.application, address)}
+    address, app = _bracketed(target.metrics_address or target.address), target.application
+    path, _ = _public_check(app)
+    site = f"https://{address}:{app.https_port}{path}" if app.tls else f"http://{address}:{app.http_port}{path}"
+    return {"name": target.name, "exporter": f"{address}:{METRICS_PORT}", "site": site}
 
 
-def _site(app: Application, address: str) -> str:
-    """Return the URL of a health path that stays public during maintenance, preferably the path of the full chain."""
-    paths = [path for path, _, _ in maintenance.exempt_paths(app)]
+def _public_check(app: Application) -> tuple[str, Service | None]:
+    """Return a health path that stays public during maintenance, preferably that of the full chain, and its service."""
+    services = {path: service for path, service, _ in maintenance.exempt_paths(app)}
     preferred = app.full_chain.path if app.full_chain else ""
-    path = preferred if preferred in paths else next(iter(paths), "/")
-    return f"https://{address}:{app.https_port}{path}" if app.tls else f"http://{address}:{app.http_port}{path}"
+    path = preferred if preferred in services else next(iter(services), "/")
+    return path, services.get(path)
 
 
 def _bracketed(address: str) -> str:

@@ -121,7 +121,7 @@ def _environment(name: str, parts: Mapping[str, str]) -> Resource:
         shell_join("mkdir", "-p", staged),
         shell_join("chmod", "750", staged),
         *(
-            write_file(f"{staged}/{part}", text, mode="0640", secret=part == "receivers.yml")
+            write_file(f"{staged}/{part}", text, mode="0640", secret=part in {"module.yml", "receivers.yml"})
             for part, text in parts.items()
         ),
         shell_join(HOST_PROGRAM, "install", name),

@@ -101,7 +101,7 @@ class DataRestore:
         undo = script(
             restore.start_writers(app, self.run_id),
             *(podman.start(container.name) for container in serving),
-            health_gate.wait_for_restart(waiting, deadline_seconds=SWITCH_SECONDS - 30),
+            health_gate.wait_for_restart(app, waiting, deadline_seconds=SWITCH_SECONDS - 30),
         )
         body = script(restore.stop_writers(app, self.run_id))
         return Step("stop", "stop every container that mounts the data", body, SWITCH_SECONDS, undo, "start them again")
@@ -232,7 +232,7 @@ def _start_color(app: Application, service: Service, color: Color) -> Step:
         wait = health_gate.gate(app, service, color)
     else:
         wait = health_gate.wait_for_restart(
-            [(service, color)], passes=gate.passes, deadline_seconds=gate.deadline_seconds
+            app, [(service, color)], passes=gate.passes, deadline_seconds=gate.deadline_seconds
         )
     body = script(podman.start(name), wait)
     undo = script(podman.stop(name, seconds=service.drain.stop_seconds)) if writes else None
@@ -251,7 +251,7 @@ def _writes(app: Application, service: Service) -> bool:
 
 def _verify(app: Application, containers: tuple[Container, ...]) -> Step:
     conditions = [
-        health_gate.through_nginx(app.service(container.service), container.color) for container in containers
+        health_gate.through_nginx(app, app.service(container.service), container.color) for container in containers
     ]
     if app.full_chain:
         conditions.append(health_gate.answers(app, app.full_chain))

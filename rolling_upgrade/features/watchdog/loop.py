@@ -11,8 +11,10 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from rolling_upgrade.engine import request
 from rolling_upgrade.engine.host import LocalHost
 from rolling_upgrade.engine.model import Application, HealthReport
+from rolling_upgrade.engine.request import Request
 from rolling_upgrade.engine.shell import Script, direct, quote, shell_join
 from rolling_upgrade.errors import ExitCode, LockHeld, RollingError
 from rolling_upgrade.features.health import shell as health
@@ -190,20 +192,20 @@ def recovery_script(home: str, app: str, action: RecoveryAction, service: str, s
 def unanswered(app: Application) -> str:
     """Return the first service that does not answer through Nginx, or ''. Takes a few milliseconds."""
     for service in app.http_services:
-        if not _answers(service.service_port, service.gate.path, service.gate.timeout_seconds):
+        if not _answers(request.to_service(app, service, service.service_port), service.gate.timeout_seconds):
             return service.name
     if app.full_chain is None:
         return ""
     first = app.service(app.full_chain.service)
-    return "" if _answers(first.service_port, app.full_chain.path, first.gate.timeout_seconds) else first.name
+    return "" if _answers(request.of_chain(app, app.full_chain), first.gate.timeout_seconds) else first.name
 
 
-def _answers(port: int, path: str, seconds: float) -> bool:
+def _answers(asked: Request, seconds: float) -> bool:
     """Send a request over a plain socket: an HTTP library would double the memory of a program that runs all day."""
-    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    address, message = request.over_socket(asked)
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=seconds) as connection:
-            connection.sendall(request.encode())
+        with socket.create_connection(address, timeout=seconds) as connection:
+            connection.sendall(message)
             return re.match(rb"HTTP/1\.[01] 2", connection.recv(64)) is not None
     except OSError:
         return False

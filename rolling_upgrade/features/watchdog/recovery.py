@@ -173,7 +173,7 @@ def _restart_step(state: HostState, spec: DeploySpec, name: str) -> Step:
     app = spec.application
     service, color = app.service(name), state.active_color(name)
     answers = health_gate.wait_for_restart(
-        [(service, color)], passes=service.gate.passes, deadline_seconds=service.gate.deadline_seconds
+        app, [(service, color)], passes=service.gate.passes, deadline_seconds=service.gate.deadline_seconds
     )
     body = script(podman.restart(podman.container_name(app.name, name, color), STOP_SECONDS), answers)
     seconds = service.gate.deadline_seconds + STOP_SECONDS + 60

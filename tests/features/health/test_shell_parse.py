@@ -109,7 +109,7 @@ def test_parse_with_the_green_flag_checks_green() -> None:
     [
         ("000", "no answer", False),
         ("500", "HTTP 500", True),
-        ("301", "HTTP 301", True),
+        ("301", "HTTP 301, a redirect", True),
         ("404", "HTTP 404", True),
         ("503", "HTTP 503", True),
         ("", "HTTP ", True),

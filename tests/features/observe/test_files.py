@@ -78,7 +78,11 @@ def test_site_certificate_is_verified_unless_it_is_self_signed(certificate: Cert
     module = read(wanted, "blackbox.yml")["modules"]["shop.production"]["http"]
 
     assert module["tls_config"] == {"server_name": "shop.test", "insecure_skip_verify": skipped}
-    assert module["headers"] == {"Host": "shop.test"}
+    assert module["headers"] == {
+        "Host": "shop.test",
+        "X-Forwarded-Proto": "https",
+        "User-Agent": "rolling-upgrade-probe",
+    }
 
 
 def test_service_down_starts_with_the_target_of_the_application() -> None:
