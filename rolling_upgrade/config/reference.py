@@ -27,6 +27,7 @@ from rolling_upgrade.config.services import (
     Drain,
     FullChain,
     Gate,
+    Health,
     Limits,
     Mount,
     Route,
@@ -126,7 +127,8 @@ def page(services: Path) -> str:
     parts += [_SERVICES, _table(Services)]
     parts += [f"### `services[]`\n\n{Service.__doc__}\n\n{_table(Service, without=ContainerOptions)}"]
     parts += [f"{_OPTIONS}\n{_table(ContainerOptions)}"]
-    parts += _sections(("volumes[]", Volume), ("gate", Gate), ("drain", Drain), ("routes[]", Route))
+    parts += _sections(("volumes[]", Volume), ("health", Health), ("gate", Gate))
+    parts += _sections(("drain", Drain), ("routes[]", Route))
     parts += _sections(("mounts[]", Mount), ("limits", Limits), ("full_chain", FullChain))
     parts += _sections(("build", Build), ("building", Building), ("suites[]", Suite))
     return "\n".join(parts)

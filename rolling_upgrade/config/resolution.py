@@ -13,7 +13,7 @@ from rolling_upgrade.config import schedule, validators
 from rolling_upgrade.config.containers import resolve_options
 from rolling_upgrade.config.issues import report
 from rolling_upgrade.config.ports import service_ports
-from rolling_upgrade.config.services import Mount, Service, Services
+from rolling_upgrade.config.services import Health, Mount, Service, Services
 from rolling_upgrade.config.settings import Settings
 from rolling_upgrade.config.values import Values
 from rolling_upgrade.engine import model
@@ -107,7 +107,7 @@ def _resolve_service(
         image=image,
         container_port=declared.container_port,
         service_port=port,
-        gate=_gate(declared, settings),
+        gate=_gate(declared, place, values, settings),
         drain=model.Drain(declared.drain.deadline_seconds, declared.drain.stop_seconds),
         routes=tuple(model.Route(route.prefix, route.stream) for route in declared.routes),
         mounts=mounts,
@@ -189,20 +189,30 @@ def _path_inside(mount: Mount, text: str) -> str:
     return posixpath.join(mount.target, posixpath.basename(text)) if mount.parent else mount.target
 
 
-def _gate(declared: Service, settings: Settings) -> model.Gate:
+def _gate(declared: Service, place: str, values: Values, settings: Settings) -> model.Gate:
     """Build the gate. Its deadline leaves time for the start period, then for `retries` failures and `passes`."""
-    gate, timeout = declared.gate, settings.health_check_timeout
+    gate, health, timeout = declared.gate, declared.health, settings.health_check_timeout
     attempts = settings.health_check_retries + gate.passes
     needed = settings.health_check_start_period + attempts * (gate.interval_seconds + timeout)
     return model.Gate(
-        path=declared.health,
+        path=health.path,
         passes=gate.passes,
         interval_seconds=gate.interval_seconds,
         timeout_seconds=timeout,
         start_period_seconds=settings.health_check_start_period,
         retries=settings.health_check_retries,
         deadline_seconds=max(gate.deadline_seconds, min(needed, LONGEST_GATE_SECONDS)),
+        host=values.resolve(health.host, validators.HOST_HEADER, f"{place}.health.host", required=True) or "",
+        scheme=health.scheme,
+        headers=tuple(_headers(health, f"{place}.health.headers", values)),
     )
+
+
+def _headers(health: Health, place: str, values: Values) -> Iterator[tuple[str, str]]:
+    for name, text in health.headers.items():
+        value = values.resolve(text, validators.HEADER_VALUE, f"{place}.{name}", required=True)
+        if value is not None:
+            yield name, value
 
 
 def _tls(settings: Settings, values: Values) -> model.Tls | None:

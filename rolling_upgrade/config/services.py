@@ -100,6 +100,27 @@ _Variables = Annotated[
 ]
 
 
+class Health(Strict):
+    """The request that checks a service. Without these keys it is a visitor's request to the site."""
+
+    path: _UrlPath = Field(default=model.Gate.path, description="Path that answers 2xx when the service is healthy.")
+    host: Annotated[str, validators.or_key(validators.HOST_HEADER)] = Field(
+        default="", description="Host header. Default: the site's domain, with the port if it is not the default."
+    )
+    scheme: Annotated[str, validators.one_of("http", "https")] = Field(
+        default="",
+        description="X-Forwarded-Proto. Default: PROTOCOL. `https` for a site behind a proxy that ends TLS.",
+    )
+    headers: dict[
+        Annotated[str, validators.HEADER_NAME], Annotated[str, validators.or_key(validators.HEADER_VALUE)]
+    ] = Field(default={}, description="More headers, such as Authorization, each with an env key or a literal.")
+
+
+def _health(written: object) -> object:
+    """Convert a path alone into a health check. Raises ValueError."""
+    return {"path": validators.URL_PATH(written)} if isinstance(written, str) else written
+
+
 class Gate(Strict):
     """The health gate: conditions under which a new container is healthy."""
 
@@ -236,8 +257,9 @@ class Service(ContainerOptions):
     default_port: Annotated[int, validators.SERVICE_PORT] | None = Field(
         default=None, description="Service port when that key is not set."
     )
-    health: _UrlPath = Field(
-        default=model.Gate.path, description="Path of the health check, which answers 2xx when the service is healthy."
+    health: Annotated[Health, BeforeValidator(_health, json_schema_input_type=_UrlPath | Health)] = Field(
+        default=Health(),
+        description=f"Path that answers 2xx when the service is healthy ({model.Gate.path}), or the keys below.",
     )
     gate: Gate = Field(default=Gate(), description="Health gate of a new container.")
     start: Annotated[model.Start, validators.one_of(*(start.value for start in model.Start))] = Field(
@@ -294,7 +316,8 @@ class Service(ContainerOptions):
     def named_keys(self) -> Iterator[str]:
         """Yield every env key that the service names."""
         sources = (mount.source for mount in self.mounts)
-        for text in (self.image, self.port, *sources, self.limits.memory, self.limits.cpus):
+        request = (self.health.host, *self.health.headers.values())
+        for text in (self.image, self.port, *sources, self.limits.memory, self.limits.cpus, *request):
             yield from named_keys(text)
         yield from self.required
         for variable in self.env:

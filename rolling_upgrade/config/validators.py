@@ -346,6 +346,17 @@ FILE_IN_DIRECTORY = Validator("an absolute path of a file in a directory, which 
 URL_PATH = text_matching(
     "a path such as /health, with letters, digits and . _ ~ -", r"/(?:[A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~-]+)*/?)?"
 )
+HOST_HEADER = text_matching(
+    "a domain name or an IPv4 address, with an optional port",
+    rf"(?=[^:]{{1,253}}(?::|$)){_LABEL}(?:\.{_LABEL})*(?::[1-9][0-9]{{0,4}})?",
+)
+#: Headers that frame a request, or that the checks set themselves.
+_OWN_HEADERS = "Host|User-Agent|X-Forwarded-Proto|Connection|Content-Length|Expect|TE|Trailer|Transfer-Encoding|Upgrade"
+HEADER_NAME = text_matching(
+    "the name of a header other than Host (`host`), X-Forwarded-Proto (`scheme`), User-Agent and those of a connection",
+    rf"(?!(?i:{_OWN_HEADERS})$)[A-Za-z0-9][A-Za-z0-9_-]{{0,63}}",
+)
+HEADER_VALUE = text_matching("printable ASCII without spaces at its ends", r"[!-~](?:[ -~]{0,2046}[!-~])?")
 LOCAL_FILE = text_matching("a path on this machine (~/ is your home directory)", rf"(?!~[^/])[^\t{UNPRINTABLE}]+")
 SYSCTL_NAME = text_matching("the name of a kernel setting such as vm.swappiness", r"[a-z0-9_]+(?:\.[a-z0-9_-]+)+")
 SYSCTL_VALUE = text_matching("whole numbers", r"[0-9]{1,19}(?: [0-9]{1,19}){0,3}")

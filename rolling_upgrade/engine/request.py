@@ -42,10 +42,14 @@ class Request:
     resolve: str = ""
 
     @property
+    def sent(self) -> str:
+        """The headers for people, without those of the configuration."""
+        return ", ".join(f"{name}: {value}" for name, value in self.headers)
+
+    @property
     def shown(self) -> str:
         """The request for people."""
-        sent = ", ".join(f"{name}: {value}" for name, value in self.headers)
-        return f"GET {self.url}{f' with {sent}' if sent else ''}"
+        return f"GET {self.url}{f' with {self.sent}' if self.sent else ''}"
 
 
 def to_service(app: Application, service: Service, port: int, path: str = "") -> Request:

@@ -97,6 +97,50 @@ def test_load_health_check_keys_set_the_gate(project: Project) -> None:
     )
 
 
+def test_load_health_check_may_replace_host_and_scheme_and_add_headers(project: Project) -> None:
+    health = """health:
+      path: /up
+      host: ${DOMAIN_NAME}:8443
+      scheme: https
+      headers: {Authorization: "Bearer ${PROBE_TOKEN}", X-Team: PROBE_TEAM}"""
+    project.edit("deploy/services.yaml", "health: /api/health", health)
+    project.env({"PROBE_TOKEN": "hush-hush", "PROBE_TEAM": "red"})
+
+    environment = project.load(strict=True)
+
+    gate = environment.targets[0].application.services[0].gate
+    assert (gate.path, gate.host, gate.scheme) == ("/up", "files.example.org:8443", "https")
+    assert gate.headers == (("Authorization", "Bearer hush-hush"), ("X-Team", "red"))
+    assert "hush-hush" in environment.secrets
+    assert "hush" not in repr(gate)
+
+
+@pytest.mark.parametrize(
+    ("health", "path", "expected"),
+    [
+        ("{path: up}", "services[0].health.path", "a path such as /health"),
+        ("{host: 'shop.test/x'}", "services[0].health.host", "a domain name or an IPv4 address"),
+        ("{host: 'shop.test:0'}", "services[0].health.host", "a domain name or an IPv4 address"),
+        ("{host: 'shop.test:1:2'}", "services[0].health.host", "a domain name or an IPv4 address"),
+        ("{scheme: ftp}", "services[0].health.scheme", "http or https"),
+        ("{headers: {Host: a.test}}", "services[0].health.headers.Host", "(`host`)"),
+        ("{headers: {x-forwarded-proto: https}}", "services[0].health.headers.x-forwarded-proto", "(`scheme`)"),
+        ("{headers: {'X Y': a}}", "services[0].health.headers.X Y", "the name of a header"),
+        ('{headers: {X-Y: "a\\nb"}}', "services[0].health.headers.X-Y", "printable ASCII"),
+        ("{headers: {X-Y: ''}}", "services[0].health.headers.X-Y", "printable ASCII"),
+        ("{headers: {X-Y: NOT_SET}}", "NOT_SET", "printable ASCII"),
+        ("{port: 1}", "services[0].health.port", "a known key"),
+        ("[/up]", "services[0].health", "a mapping"),
+    ],
+)
+def test_load_invalid_health_check_is_an_error_at_its_place(
+    project: Project, health: str, path: str, expected: str
+) -> None:
+    project.edit("deploy/services.yaml", "health: /api/health", f"health: {health}")
+
+    assert [issue.path for issue in project.issues() if expected in issue.expected] == [path]
+
+
 @pytest.mark.parametrize(
     ("start", "timeout", "deadline"),
     [("60s", "30s", 60 + 6 * 31.0), ("10s", "5s", 120.0), ("600s", "300s", 900.0)],

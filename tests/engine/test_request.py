@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -124,9 +125,10 @@ def test_gate_of_a_framework_that_checks_host_and_scheme_passes(framework: Frame
 def test_failed_gate_shows_the_request_the_status_and_the_body(framework: Framework, programs: Programs) -> None:
     status, output = gate(application(tls=TLS), framework, programs, host="other.test")
 
+    (seconds,) = re.findall(r"health gate after (\d+) s", output)
     assert status == 1
     assert output.splitlines() == [
-        "backend: green failed its health gate after 0 s (last: HTTP 400 from /up)",
+        f"backend: green failed its health gate after {seconds} s (last: HTTP 400 from /up)",
         f"asked again: GET http://127.0.0.1:{framework.port}/up with Host: other.test, X-Forwarded-Proto: https",
         "HTTP 400, body: <h1>Bad Request (400)</h1>",
         "last log lines of shop-backend-green:",

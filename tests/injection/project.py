@@ -22,6 +22,7 @@ from rolling_upgrade.config.services import (
     Drain,
     FullChain,
     Gate,
+    Health,
     Limits,
     Mount,
     Route,
@@ -194,7 +195,10 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "Service.container_port": ("8080",),
     "Service.port": ("BACKEND_PORT",),
     "Service.default_port": ("8080",),
-    "Service.health": ("/health", "/api/v1/health_check"),
+    "Health.path": ("/health", "/api/v1/health_check"),
+    "Health.host": ("api.example.org", "192.0.2.7:8443"),
+    "Health.scheme": ("https", "http"),
+    "Health.headers": ("it's a $(header)", 'Bearer "own"\\'),
     "Service.alias": ("backend", "api"),
     "Service.start": ("together", "after_previous"),
     "Service.required": ("JWT_SECRET_KEY",),
@@ -293,7 +297,7 @@ FIELDS: dict[str, tuple[Any, ...]] = {
 EXECUTED = frozenset({"EnvironmentEntry.env_command"})
 
 MODELS: tuple[type[BaseModel], ...] = (
-    Gate, Drain, Variable, Route, Mount, Volume, Limits, Build, Service, FullChain, Building, Suite, Services,
+    Health, Gate, Drain, Variable, Route, Mount, Volume, Limits, Build, Service, FullChain, Building, Suite, Services,
     RolloutPolicy, Setup, Monitoring, Host, EnvironmentEntry, Inventory,
 )  # fmt: skip
 
@@ -387,6 +391,8 @@ class Project:
         service |= {"env": [{variable["name"]: variable["key"]}, literal, *listed]}
         service |= {"required": [service["required"]], "gate": self._of("Gate")}
         service |= {name: [service[name]] for name in ("cap_add", "cap_drop")}
+        health = self._of("Health")
+        service["health"] = health | {"headers": {"X-Own": health["headers"].replace("${", "$${")}}
         paths = [
             {"source": "DATABASE_PATH", "target": "/app/data", "parent": "true"},
             {"source": "UPLOADS_PATH", "target": "/app/uploads"},

@@ -143,8 +143,11 @@ def check_fields(values: dict[str, str], status: int) -> None:
     _assert_build_arguments(found, fields)
     assert target.user == (fields["Host.user"] or fields["EnvironmentEntry.user"])
     if status == 0:
-        for name in ("Service.name", "Service.alias", "Service.health", "FullChain.path"):
+        for name in ("Service.name", "Service.alias", "Health.path", "FullChain.path"):
             assert fields[name].encode() in found.ran.words, name
+        if fields["Health.host"]:
+            assert f"Host: {fields['Health.host']}".encode() in found.ran.words
+        assert service.gate.headers == (("X-Own", fields["Health.headers"]),)
         assert f"{fields['Mount.target'].rstrip('/')}:ro".encode() in found.ran.words
         assert f"{found.app.name}-{fields['Volume.name']}".encode() in found.ran.words
         assert fields["Service.labels"].encode() in found.ran.words

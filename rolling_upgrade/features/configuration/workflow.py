@@ -18,6 +18,7 @@ from rolling_upgrade.config.services import Services
 from rolling_upgrade.config.settings import KEYS, Settings
 from rolling_upgrade.console.output import issues_json, print_lines, print_result
 from rolling_upgrade.console.text import count, table
+from rolling_upgrade.engine import request
 from rolling_upgrade.engine.local_file import PUBLIC, replace
 from rolling_upgrade.engine.masking import MASK
 from rolling_upgrade.engine.model import (
@@ -301,6 +302,9 @@ def _service(app: Application, service: Service) -> Iterator[tuple[str, str]]:
         f"{gate.timeout_seconds:g} s, start period {gate.start_period_seconds:g} s, {gate.retries} failures end it, "
         f"deadline {gate.deadline_seconds:g} s",
     )
+    if not service.is_worker:
+        headers = "".join(f", {name}" for name, _ in gate.headers)
+        yield "checks send", request.to_service(app, service, service.service_port).sent + headers
     yield "start", service.start.value
     yield "drain", f"{drain.deadline_seconds:g} s, then {drain.stop_seconds:g} s to stop"
     yield "routes", ", ".join(route.prefix + (" (stream)" if route.stream else "") for route in service.routes)
