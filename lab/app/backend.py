@@ -1,7 +1,7 @@
 """The sample application's backend: uploads, slow answers, an event stream, and faults on demand.
 
 A 201 means that the file and its row are on disk. Two colors can use one database. The image sets the version
-(VERSION) and the fault (FAULT, see `Fault`).
+(VERSION) and the fault (FAULT, see `Fault`). With ALLOWED_HOST and SSL_REDIRECT it is as strict as a web framework.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from drain import DrainingServer, Handler, log
 VERSION = os.environ.get("VERSION", "unknown")
 DATABASE = Path(os.environ.get("DATABASE_PATH", "/app/data/memoryark.db"))
 UPLOADS = Path(os.environ.get("UPLOADS_PATH", "/app/uploads"))
+#: The only Host that is answered; empty for any. Whether plain requests are redirected to https.
+ALLOWED_HOST = os.environ.get("ALLOWED_HOST", "")
+SSL_REDIRECT = os.environ.get("SSL_REDIRECT", "") == "true"
 STARTED = time.monotonic()
 
 
@@ -85,7 +88,12 @@ class Backend(Handler):
         """Call the function of the path."""
         url = urlsplit(self.path)
         query = {key: values[-1] for key, values in parse_qs(url.query, keep_blank_values=True).items()}
-        if url.path == "/api/uploads" and self.command == "POST":
+        host = self.headers.get("Host", "")
+        if ALLOWED_HOST and host != ALLOWED_HOST:
+            self.answer(400, f"<h1>Bad Request: invalid host {host}</h1>\n".encode(), "text/html")
+        elif SSL_REDIRECT and self.headers.get("X-Forwarded-Proto") != "https":
+            self.redirect(f"https://{host}{self.path}")
+        elif url.path == "/api/uploads" and self.command == "POST":
             self.store_upload()
         elif self.headers.get("Content-Length", "0") != "0" or self.headers.get("Transfer-Encoding"):
             self.close_connection = True
@@ -104,6 +112,13 @@ class Backend(Handler):
             self.stream()
         else:
             self.answer_json(404, error="no such path")
+
+    def redirect(self, location: str) -> None:
+        """Send the client to another URL."""
+        self.send_response(301)
+        self.send_header("Location", location)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def health(self) -> None:
         """Report healthy when the database is readable and the image has no active fault."""
