@@ -72,10 +72,14 @@ _PROMETHEUS_DELIMITERS: dict[str, Any] = {
 
 
 def nginx_site(app: Application) -> str:
-    """Render the application's Nginx site as its host does. The first line contains the hash that Nginx answers.
+    """Render the application's Nginx site as its host does; '' for a host without a site.
+
+    The first line contains the hash that Nginx answers.
 
     Raises ConfigError for a site that the host would refuse.
     """
+    if not app.has_site:
+        return ""
     try:
         return site_text.render(site_commands.site(app), site_commands.rules(app), _site_template())
     except SiteError as error:
@@ -83,8 +87,8 @@ def nginx_site(app: Application) -> str:
 
 
 def site_hash(site: str) -> str:
-    """Return the hash in the first line of a site."""
-    return site_text.text_hash(site)
+    """Return the hash in the first line of a site; '' without a site."""
+    return site_text.text_hash(site) if site else ""
 
 
 def site_program_sum() -> str:

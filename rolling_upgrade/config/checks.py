@@ -147,6 +147,23 @@ def check_services(services: Services, file: str, complete: bool, issues: Issues
         issues.add(file, "full_chain.service", found=repr(chain.service), expected=f"one of {', '.join(known)}")
 
 
+def check_placement(entry: EnvironmentEntry, services: Services, file: str, complete: bool, issues: Issues) -> None:
+    """Check that a host has each role of a service, and warn about hosts that run no service.
+
+    `complete` is false when invalid services were removed: one of them may run there.
+    """
+    known = tuple(dict.fromkeys(role for host in entry.hosts.values() for role in host.roles))
+    for index, service in enumerate(services.services):
+        for number, role in enumerate(service.roles):
+            if entry.hosts and role not in known:
+                expected = f"a role of a host in hosts.yaml: {', '.join(known) or 'no host has one yet'}"
+                issues.add(file, f"services[{index}].roles[{number}]", found=repr(role), expected=expected)
+    for name, host in entry.hosts.items():
+        if complete and not any(service.runs_on(host.roles) for service in services.services):
+            roles = f"the roles {', '.join(host.roles)}" if host.roles else "no role"
+            issues.warn(f"{file}: no service runs on {name}, which has {roles}")
+
+
 def _check_distinct(group: Iterable[tuple[str, str]], file: str, issues: Issues) -> None:
     seen: dict[str, str] = {}
     for place, value in group:

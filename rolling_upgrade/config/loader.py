@@ -109,6 +109,9 @@ def load_located(
     if env is not None:
         checks.check_placeholders(values, env.lines, _is_production(located, values), issues)
     checks.check_plaintext_urls(values, strict, issues)
+    if services is not None:
+        services_file = issues.name(located.resolve(located.entry.services_file))
+        checks.check_placement(located.entry, services, services_file, services_complete, issues)
     checks.check_setup(located.entry, issues.name(located.file), f"environments.{located.name}.setup", values, issues)
     selected = _select_hosts(located.entry, hosts, issues)
     identity = _identity_file(located, issues)
@@ -200,7 +203,7 @@ def _resolve_hosts(
         path = f"environments.{located.name}.hosts.{name}.env"
         values = Values(env_file, base, issues.name(located.file), path, host.env, services_file, complete, issues)
         hosts.append(values)
-        application = resolve(values, services, tag)
+        application = resolve(values, services, tag, host.roles)
         if application is not None and services is not None:
             user = host.user or located.entry.user
             checks.check_certificate_paths(application, user, values)

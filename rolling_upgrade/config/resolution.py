@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from pydantic import ValidationError
@@ -49,18 +49,21 @@ def _expectation(key: str) -> str:
     return validator.expected if validator else "a value"
 
 
-def resolve(values: Values, declared: Services | None, tag: str) -> model.Application | None:
-    """Build the application of one host, None when it has errors."""
+def resolve(values: Values, declared: Services | None, tag: str, roles: Sequence[str] = ()) -> model.Application | None:
+    """Build the application of one host with these roles, None when it has errors."""
     settings = _settings(values)
     ports = service_ports(declared, values, settings) if declared else {}
     resolved = [
         _resolve_service(service, f"services[{index}]", values, settings, ports.get(service.name), tag)
         for index, service in enumerate(declared.services if declared else ())
+        if service.runs_on(roles)
     ]
     services = tuple(service for service in resolved if service is not None)
     if settings is None or declared is None:
         return None
     full_chain = declared.full_chain
+    if full_chain and full_chain.service not in {service.name for service in services}:
+        full_chain = None
     return model.Application(
         name=settings.app_name,
         environment=settings.environment,

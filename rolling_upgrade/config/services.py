@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Annotated
 
@@ -303,9 +303,16 @@ class Service(ContainerOptions):
         default=model.Confinement.log_max_bytes,
         description="Maximum size of the log file before Podman truncates it. journald has its own limits.",
     )
+    roles: tuple[_Word, ...] = Field(
+        default=(), description="Roles of the hosts that run the service, from hosts.yaml. Default: every host."
+    )
     build: Build | None = Field(
         default=None, description="How `rolling-upgrade build` builds the image. Default: the image is built elsewhere."
     )
+
+    def runs_on(self, roles: Iterable[str]) -> bool:
+        """Return whether a host with these roles runs the service."""
+        return not self.roles or not set(self.roles).isdisjoint(roles)
 
     @property
     def variables(self) -> tuple[Variable, ...]:

@@ -217,7 +217,7 @@ def parse_definition(text: str, home: str) -> Application:
         app: Application = from_plain(Application, untrusted.json_object(text))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise Malformed(f"this is not a release definition ({untrusted.line(error)})") from error
-    if not app.services or not all(service.recorded for service in app.services) or app.home != home:
+    if not all(service.recorded for service in app.services) or app.home != home:
         raise Malformed("this is not a release definition")
     return app
 

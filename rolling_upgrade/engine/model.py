@@ -473,7 +473,9 @@ class Application:
 
     @property
     def public_ports(self) -> tuple[int, ...]:
-        """The ports on which Nginx serves the site."""
+        """The ports on which Nginx serves the site; none without a site."""
+        if not self.has_site:
+            return ()
         return (self.http_port, self.https_port) if self.tls else (self.http_port,)
 
     @property
@@ -685,6 +687,19 @@ class Environment:
     access_directory: str = ""
     warnings: tuple[str, ...] = ()
     secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def services(self) -> tuple[Service, ...]:
+        """Each service that a host runs, once, as its first host runs it."""
+        found: dict[str, Service] = {}
+        for service in (service for target in self.targets for service in target.application.services):
+            found.setdefault(service.name, service)
+        return tuple(found.values())
+
+    def running(self, service: str) -> Environment:
+        """The environment with only the hosts that run the service."""
+        runs = (target for target in self.targets if service in {each.name for each in target.application.services})
+        return replace(self, targets=tuple(runs))
 
 
 # --- The observed state of a host: containers, lock, history, probes.

@@ -47,7 +47,7 @@ def findings(
     """
     found = [
         *_tools(state, app),
-        *_prepared(state),
+        *_prepared(state, app),
         *_site(state, app, site_hash, program_sum),
         *_request_log(state, app),
         *(_space(state) if room else []),
@@ -62,12 +62,13 @@ def backup(state: HostState, app: Application) -> tuple[Finding, ...]:
     """All problems that prevent a backup. The backup itself checks its disk space at the start."""
     needed = ["podman", "flock", *(["python3", "sqlite3"] if app.database else []), *(["rsync"] if app.uploads else [])]
     needed += ["pg_dump"] if app.database_server else []
-    found = [*_missing(state, needed), *(_prepared(state) if state.fact("home") != "yes" else [])]
+    found = [*_missing(state, needed), *(_prepared(state, app) if state.fact("home") != "yes" else [])]
     return tuple(Finding(state.host, problem, remedy) for problem, remedy in found)
 
 
 def _tools(state: HostState, app: Application) -> Iterator[Problem]:
-    needed = ["podman", "nginx", "curl", "ss", "flock", "pgrep", "python3", *(["sqlite3"] if app.database else [])]
+    needed = ["podman", "curl", "ss", "flock", "pgrep", "python3", *(["sqlite3"] if app.database else [])]
+    needed += ["nginx"] if app.has_site else []
     return _missing(state, [*needed, *(["pg_dump"] if app.database_server else [])])
 
 
@@ -79,16 +80,16 @@ def _missing(state: HostState, needed: list[str]) -> Iterator[Problem]:
         yield f"{', '.join(missing)} missing", "Install what is missing, then run the task again"
 
 
-def _prepared(state: HostState) -> Iterator[Problem]:
+def _prepared(state: HostState, app: Application) -> Iterator[Problem]:
     remedy = f"Run {PROGRAM} setup for this host first"
-    if state.fact("helper") != "yes":
+    if app.has_site and state.fact("helper") != "yes":
         yield "the Nginx site helper or its sudo rule is missing", remedy
     if state.fact("home") != "yes":
         yield "the application's directory is missing or not writable", remedy
-    elif closed := state.fact("closed"):
+    elif app.has_site and (closed := state.fact("closed")):
         problem = f"Nginx's workers cannot access {closed}, so they would treat every service as blue"
         yield problem, f"As its owner: chmod o+x {closed}"
-    if state.fact("has_nginx") == "yes" and state.fact("nginx_active") != "active":
+    if app.has_site and state.fact("has_nginx") == "yes" and state.fact("nginx_active") != "active":
         yield f"Nginx is {state.fact('nginx_active') or 'not installed as a service'}", "As root: systemctl start nginx"
     if state.fact("linger") != "yes":
         yield "linger is off: rootless containers would die after logout", remedy
@@ -97,7 +98,7 @@ def _prepared(state: HostState) -> Iterator[Problem]:
 def _site(state: HostState, app: Application, wanted_hash: str, program_sum: Callable[[], str]) -> Iterator[Problem]:
     """The host must grant the site's names and ports, and render the same text that the plan shows."""
     remedy = f"Run {PROGRAM} setup for this host first"
-    if state.fact("helper") != "yes":
+    if state.fact("helper") != "yes" or not app.has_site:
         return
     if wanted_hash and wanted_hash != state.live_site_hash and program_sum() != state.fact("helper_sum"):
         yield "the installed Nginx site helper is from a different version", remedy
@@ -107,7 +108,7 @@ def _site(state: HostState, app: Application, wanted_hash: str, program_sum: Cal
 
 def _request_log(state: HostState, app: Application) -> Iterator[Problem]:
     """Nginx refuses a site whose log directory is missing; an older site helper refuses one with a log."""
-    if app.request_metrics and state.fact("request_log") != "yes":
+    if app.has_site and app.request_metrics and state.fact("request_log") != "yes":
         remedy = f"Run {PROGRAM} setup for this host first, or set REQUEST_METRICS=false"
         yield "the host is not prepared for the request log", remedy
 

@@ -208,6 +208,7 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "Service.pids_limit": ("2048",),
     "Service.log_driver": ("k8s-file", "journald"),
     "Service.log_max_size": ("50MB", "1MB"),
+    "Service.roles": ("web",),
     "Service.user": ("app", "1000:1000"),
     "Service.tmpfs": ("/cache", "/cache:size=64MB,mode=1777"),
     "Service.shm_size": ("64MB",),
@@ -390,7 +391,7 @@ class Project:
         literal = {"OWN_LITERAL": {"value": variable["literal"].replace("${", "$${")}}
         service |= {"env": [{variable["name"]: variable["key"]}, literal, *listed]}
         service |= {"required": [service["required"]], "gate": self._of("Gate")}
-        service |= {name: [service[name]] for name in ("cap_add", "cap_drop")}
+        service |= {name: [service[name]] for name in ("cap_add", "cap_drop", "roles")}
         health = self._of("Health")
         service["health"] = health | {"headers": {"X-Own": health["headers"].replace("${", "$${")}}
         paths = [

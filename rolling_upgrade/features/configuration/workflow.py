@@ -258,7 +258,11 @@ def _derived(target: Target) -> dict[str, Effective]:
         ("roles", ", ".join(target.roles)),
         ("groups", ", ".join(target.groups)),
         ("identity file", target.identity_file),
-        ("public address", f"{scheme}://{app.domain}" + ("" if port == usual else f":{port}")),
+        (
+            "public address",
+            f"{scheme}://{app.domain}" + ("" if port == usual else f":{port}") if app.has_site else "none: no site",
+        ),
+        ("services", ", ".join(service.name for service in app.services)),
         ("home on the host", app.home),
         ("backups of the database", backup_directory(app) if app.database or app.database_server else ""),
         ("backups of the uploads", app.uploads_backups or backup_directory(app) if app.uploads else ""),

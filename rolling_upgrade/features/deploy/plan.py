@@ -31,12 +31,13 @@ def plan_deploy(state: HostState, spec: DeploySpec, rollout: RolloutPolicy) -> P
     app, action, run_id = spec.application, spec.record.action, spec.record.id
     choices = tuple(_choose(state, app, service, spec.force or service.name in spec.renew) for service in app.services)
     changed = [choice for choice in choices if choice.change is not Change.KEEP]
-    new_site = state.live_site_hash != spec.site_hash
+    new_site = app.has_site and state.live_site_hash != spec.site_hash
     leftovers = [
         container for container in state.containers if container.running and not _serves(state, app, container)
     ]
     is_current = not (changed or new_site or leftovers or page.differs(state, spec.page))
-    if is_current and state.last_good is not None and state.last_good.content == content_of(app):
+    recorded = state.last_good.content if state.last_good else frozenset()
+    if is_current and recorded == content_of(app):
         return Plan(state.host, action, run_id, choices, home=app.home, environment=spec.environment)
     builder = StepBuilder(state, spec, rollout, choices)
     record = release(spec, choices)
@@ -52,7 +53,7 @@ def plan_deploy(state: HostState, spec: DeploySpec, rollout: RolloutPolicy) -> P
         run_id=run_id,
         services=choices,
         notes=(
-            *_notes(spec.site if new_site else "", state, leftovers, changed),
+            *_notes(app, spec.site if new_site else "", state, leftovers, changed),
             *([spec.data.note] if spec.data else []),
             *spec.notes,
         ),
@@ -141,13 +142,17 @@ def _serves(state: HostState, app: Application, container: Container) -> bool:
     return is_current and container.color is state.active_color(container.service)
 
 
-def _notes(new_site: str, state: HostState, leftovers: list[Container], changed: list[ServicePlan]) -> tuple[str, ...]:
+def _notes(
+    app: Application, new_site: str, state: HostState, leftovers: list[Container], changed: list[ServicePlan]
+) -> tuple[str, ...]:
     notes = []
     if new_site:
         change = "changes" if state.live_site_hash else "is not live yet"
         notes.append(f"the Nginx site {change}: it will be installed and Nginx reloaded")
         notes += _site_changes(state.site, new_site)
     notes += [f"{container.name} is running but not active: it will be drained and stopped" for container in leftovers]
+    if state.live_site_hash and not app.has_site:
+        notes.append("this host runs no service with a port any more: setup removes its Nginx site")
     if not changed:
         notes.append("every service is up to date: the release will be verified and recorded")
     return tuple(notes)

@@ -20,7 +20,7 @@ from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.image_archive import Layer, SavedImage
 from rolling_upgrade.engine.image_push import Push
 from rolling_upgrade.engine.local_command import CommandResult
-from rolling_upgrade.engine.model import Event, Image, Phase
+from rolling_upgrade.engine.model import Application, Event, Image, Phase
 from rolling_upgrade.engine.plan import Step
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.errors import ConfigError, ConfigIssue, PreflightError, usage_error
@@ -59,10 +59,11 @@ class LocalImages:
         """Every image with its digest, by reference."""
         return {reference: saved.image for reference, saved in self.saved.items()}
 
-    def pushes(self, host: str) -> tuple[Push, ...]:
-        """Return the layers that the host lacks of each image, in the order of the services."""
+    def pushes(self, host: str, app: Application) -> tuple[Push, ...]:
+        """Return the layers that the host lacks of each image of its application, in the order of the services."""
         present, pushes = set(self.present[host]), []
-        for reference, saved in self.saved.items():
+        needed = {service.image.reference for service in app.services}
+        for reference, saved in ((name, saved) for name, saved in self.saved.items() if name in needed):
             lacking = {layer.digest for layer in saved.layers} - present
             size = sum(self.layers[digest].piece.size for digest in lacking)
             service = self.services[reference]

@@ -180,7 +180,7 @@ class StepBuilder:
             *page.turn_on(self._state, self._app, self._spec.page),
             *map(self._cutover, first),
             *(step for wave in later for step in (*map(self._start, wave), *map(self._cutover, wave))),
-            self._verify(),
+            *([self._verify()] if self._app.services else []),
             *page.turn_off(self._state, self._app, self._spec.page),
         )
 
@@ -306,7 +306,8 @@ class StepBuilder:
             conditions.append(health_gate.not_restarted(changed))
         if app.full_chain:
             conditions.append(health_gate.answers(app, app.full_chain))
-        conditions.append(health_gate.public(app))
+        if app.has_site:
+            conditions.append(health_gate.public(app))
         bake = self._rollout.bake_seconds
         flips = "\n".join(self._flip_back(choice) for choice in reversed(self._changed))
         logs = podman.print_last_logs(

@@ -233,13 +233,20 @@ def _planner(
             lock=lock,
             replaceable_token=operation.replaceable_token(state),
             force=force,
-            page=rendering.maintenance_page(app, by=BY_SETTING) if app.maintenance else "",
-            pushes=local.pushes(state.host) if local else (),
+            page=_page(app),
+            pushes=local.pushes(state.host, app) if local else (),
             notes=notes,
         )
         return plan_deploy(state, spec, environment.rollout)
 
     return plan
+
+
+def _page(app: Application) -> str | None:
+    """Return the text of the maintenance page, '' for none, and None for a host without a site."""
+    if not app.has_site:
+        return None
+    return rendering.maintenance_page(app, by=BY_SETTING) if app.maintenance else ""
 
 
 def _unfit(host_run: HostRun) -> Sequence[Finding]:

@@ -54,7 +54,7 @@ fact auth_info "$(if [ -n "${{SSH_USER_AUTH:-}}" ]; then echo yes; else echo no;
 
 
 def _certificate_facts(app: Application) -> str:
-    if app.tls is None:
+    if app.tls is None or not app.has_site:
         return ""
     path = quote(app.tls.certificate)
     return f"""\
@@ -162,14 +162,14 @@ def _rights(_: HostState, app: Application, facts: HostFacts) -> Iterator[Row]:
         remedy = "A deploy needs only the site helper: delete the other rules from /etc/sudoers.d"
         yield _warning(f"sudo allows more than the site helper: {', '.join(foreign)}", remedy)
     else:
-        yield _ok("sudo allows only the site helper")
+        yield _ok("sudo allows only the site helper" if app.has_site else "sudo allows nothing else")
 
 
 def _programs(state: HostState, app: Application, facts: HostFacts) -> Iterator[Row]:
     drifted = [
         name
         for name, expected, current in (
-            ("site helper", facts.program_sum, state.fact("helper_sum")),
+            ("site helper", facts.program_sum if app.has_site else "", state.fact("helper_sum")),
             ("boot program", facts.boot_sum, facts.get("boot_sum")),
         )
         if expected and expected != current
@@ -197,7 +197,7 @@ def _clock(_: HostState, __: Application, facts: HostFacts) -> Iterator[Row]:
 
 
 def _nginx(state: HostState, app: Application, _: HostFacts) -> Iterator[Row]:
-    if state.fact("nginx_active") != "active":
+    if not app.has_site or state.fact("nginx_active") != "active":
         return
     named = state.site.partition("\n")[0].rpartition(" ")[2]
     if state.site and named != state.live_site_hash:
@@ -213,7 +213,7 @@ def _nginx(state: HostState, app: Application, _: HostFacts) -> Iterator[Row]:
 
 
 def _certificate(state: HostState, app: Application, facts: HostFacts) -> Iterator[Row]:
-    if app.tls is None:
+    if app.tls is None or not app.has_site:
         return
     found = facts.get("certificate")
     ends = untrusted.integer(found, maximum=untrusted.LATEST, default=None)

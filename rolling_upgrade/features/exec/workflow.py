@@ -35,7 +35,7 @@ def execute(env: str | None, argv: Sequence[str], *, root: Path, hosts: tuple[st
     if not argv:
         raise usage_error(("--", "no command", f"the command after `--`: {PROGRAM} exec --env ENV -- CMD ARGS"))
     environment = config.load(env, root=root, hosts=hosts)
-    service = _service(environment, service)
+    environment, service = _placed(environment, hosts, service)
     with opened(environment) as fleet:
         names = [host.name for host in fleet.hosts]
         out = HostOutput(sys.stdout, hosts=names, secrets=environment.secrets)
@@ -88,7 +88,7 @@ def _command(
 def shell(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), service: str = "") -> int:
     """Open a shell in the active container of one host, and return the status of the shell."""
     environment = config.load(env, root=root, hosts=hosts)
-    service = _service(environment, service)
+    environment, service = _placed(environment, hosts, service)
     names = [target.name for target in environment.targets]
     if len(names) != 1:
         raise usage_error(("--host", f"{len(names)} hosts", f"one of: {', '.join(names)}"))
@@ -106,13 +106,19 @@ def shell(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), service: 
             raise ConnectionDropped(error.message, next_step="run the same command to open another shell") from error
 
 
-def _service(environment: Environment, name: str) -> str:
-    """Return the chosen service. Raises ConfigError for one that is not on every host."""
-    everywhere = [
-        service.name
-        for service in environment.targets[0].application.services
-        if all(service.name in {s.name for s in target.application.services} for target in environment.targets)
-    ]
-    if name and name not in everywhere:
-        raise usage_error(("--service", repr(name), f"one of: {', '.join(everywhere)}"))
-    return name or everywhere[0]
+def _placed(environment: Environment, hosts: Sequence[str], name: str) -> tuple[Environment, str]:
+    """Return the hosts that run a service, and its name; by default the first service of the first host.
+
+    Without `hosts`, these are all hosts that run it. Raises ConfigError for a service that does not run on a host that
+    the operator named.
+    """
+    known = [service.name for service in environment.services]
+    everywhere = [service for service in known if len(environment.running(service).targets) == len(environment.targets)]
+    possible = everywhere if hosts else known
+    if name and name not in possible:
+        raise usage_error(("--service", repr(name), f"one of: {', '.join(possible) or 'no service runs there'}"))
+    service = name or next(iter(everywhere or possible), "")
+    if not service:
+        names = ", ".join(target.name for target in environment.targets)
+        raise usage_error(("--hosts", names, "hosts that run the same service"))
+    return environment.running(service), service

@@ -254,12 +254,9 @@ class _Run:
             service: Image.parse(reference).with_digest(digests.get(service) or UNKNOWN_DIGEST)
             for service, reference in self.build_plan.references.items()
         }
-        others = [
-            service.name for service in self.environment.targets[0].application.services if service.name not in given
-        ]
-        if others:
-            app = config.load(self.environment.name, root=self.root).targets[0].application
-            given |= {name: app.service(name).image for name in others}
+        if any(service.name not in given for service in self.environment.services):
+            loaded = config.load(self.environment.name, root=self.root)
+            given |= {service.name: service.image for service in loaded.services if service.name not in given}
         return given
 
     def report(self, started_at: float, seconds: float) -> None:

@@ -89,7 +89,7 @@ def _resources(app: Application) -> str:
 
 def _certificate(app: Application) -> str:
     """Print `certificate` and its expiry, Unix seconds, as Nginx serves it: its file may be unreadable."""
-    if app.tls is None:
+    if app.tls is None or not app.has_site:
         return ""
     ask = shell_join("openssl", "s_client", "-connect", f"127.0.0.1:{app.https_port}", "-servername", app.domain)
     return f"""\

@@ -114,7 +114,8 @@ def _page(target: Target, found: Inspection, services: Sequence[str]) -> Iterato
     yield from _block(
         "probes", table([("ok" if p.ok else "FAILED", p.url, p.detail, f"{p.milliseconds} ms") for p in state.probes])
     )
-    yield from _block("site", [_site(found)])
+    if target.application.has_site:
+        yield from _block("site", [_site(found)])
     for title, lines in found.parts.items():
         yield from _block(title, table([line.split("\t") for line in lines]) or ["nothing"])
     history = [(r.id, r.action, r.outcome.value, r.owner, one_line(r.reason)) for r in state.releases[-5:]]
@@ -169,8 +170,9 @@ def _ports(target: Target, services: Sequence[Service], state: HostState) -> Ite
             container = state.container(service.name, color)
             running = container is not None and container.running
             yield port(service.port(color), f"{service.name} {color.value}", expected=running)
-    yield port(app.http_port, "public, nginx", expected=True)
-    if app.tls:
+    if app.has_site:
+        yield port(app.http_port, "public, nginx", expected=True)
+    if app.has_site and app.tls:
         yield port(app.https_port, "public TLS, nginx", expected=True)
 
 

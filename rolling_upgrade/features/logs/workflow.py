@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TextIO
@@ -49,6 +50,11 @@ def logs(
     """Print the logs of the hosts. FAILED when a host or a source could not be read; the others are printed."""
     environment = config.load(env, root=root, hosts=hosts)
     sources = chosen_services(environment, service, extra=(shell.NGINX, shell.UNITS))
+    if not hosts:
+        environment = replace(
+            environment,
+            targets=tuple(target for target in environment.targets if _sources_of(target.application, sources)),
+        )
     query = _query(since, lines, color, all_colors=all_colors)
     writer = LogWriter(
         sys.stdout,
@@ -118,7 +124,8 @@ def _pattern(text: str) -> re.Pattern[str] | None:
 def _sources_of(app: Application, sources: Sequence[str]) -> tuple[str, ...]:
     """Return the sources that this host has: hosts may run different services."""
     services = {service.name for service in app.services}
-    return tuple(source for source in sources if source in {*services, shell.NGINX, shell.UNITS})
+    others = {shell.UNITS, *([shell.NGINX] if app.has_site else [])}
+    return tuple(source for source in sources if source in services | others)
 
 
 def _log_sources(fleet: Fleet, sources: Sequence[str]) -> list[LogSource]:

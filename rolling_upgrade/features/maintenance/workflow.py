@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from rolling_upgrade import config, rendering
@@ -26,7 +27,7 @@ def maintenance(
 ) -> ExitCode:
     """Turn the maintenance page on or off. Raises RollingError if it fails before it changes a host."""
     _check_options(switch, message)
-    environment = config.load(env, root=root, hosts=hosts)
+    environment = _with_sites(config.load(env, root=root, hosts=hosts))
     with opened(environment) as fleet:
         states = fleet.observe()
         if switch == "on":
@@ -56,6 +57,15 @@ def _check_options(switch: str, message: str) -> None:
         issues.append(("--message", found, f"{MAX_MESSAGE_LENGTH} at most"))
     if issues:
         raise usage_error(*issues)
+
+
+def _with_sites(environment: Environment) -> Environment:
+    """Return the environment with only the hosts that have a site. Raises PreflightError without any."""
+    targets = tuple(target for target in environment.targets if target.application.has_site)
+    if not targets:
+        names = ", ".join(target.name for target in environment.targets)
+        raise PreflightError(f"{names}: no service with a port runs there, so there is no site; nothing was touched.")
+    return replace(environment, targets=targets)
 
 
 def _check_hosts(targets: Mapping[str, Target], states: Mapping[str, HostState]) -> None:

@@ -70,7 +70,8 @@ def complete_files(environment: Environment) -> Mapping[str, str]:
 
 
 def _values(environment: Environment) -> dict[str, Any]:
-    app, limits = environment.targets[0].application, environment.monitoring
+    apps, limits = [target.application for target in environment.targets], environment.monitoring
+    app = next((app for app in apps if app.has_site), apps[0])
     channels, mail = app.channels, _mail(app)
     return {
         "app": app,
@@ -105,8 +106,10 @@ def _values(environment: Environment) -> dict[str, Any]:
 
 
 def _monitored_host(target: Target) -> dict[str, str]:
-    """A host with the address of its node-exporter and the URL of its site, as the monitoring host reaches them."""
+    """A host with the addresses of its node-exporter and its site ('' without one), as the monitoring host sees them."""
     address, app = _bracketed(target.metrics_address or target.address), target.application
+    if not app.has_site:
+        return {"name": target.name, "exporter": f"{address}:{METRICS_PORT}", "site": ""}
     path, _ = _public_check(app)
     site = f"https://{address}:{app.https_port}{path}" if app.tls else f"http://{address}:{app.http_port}{path}"
     return {"name": target.name, "exporter": f"{address}:{METRICS_PORT}", "site": site}

@@ -49,10 +49,12 @@ def _proven(source: Environment) -> dict[str, Image]:
     with opened(source) as fleet:
         states = fleet.observe()
         reports = check_hosts(fleet)
-    names = [service.name for service in source.targets[0].application.services]
+    apps = {target.name: target.application for target in source.targets}
     faults, images = [], {}
     for name, state in states.items():
-        images[name], fault = good_images(state, names)
+        if not apps[name].services:
+            continue
+        images[name], fault = good_images(state, [service.name for service in apps[name].services])
         faults += [f"{name}: {fault}"] if fault else []
     faults += [
         f"{name}: is unhealthy: {PROGRAM} health --env {source.name}"
@@ -68,7 +70,7 @@ def _proven(source: Environment) -> dict[str, Image]:
             next_step=f"{PROGRAM} deploy --env {source.name} until all its hosts are healthy on one release; then run the "
             "same command again",
         )
-    return next(iter(images.values()))
+    return {service: image for found in images.values() for service, image in found.items()}
 
 
 def good_images(state: HostState, services: list[str]) -> tuple[dict[str, Image], str]:
@@ -90,18 +92,19 @@ def good_images(state: HostState, services: list[str]) -> tuple[dict[str, Image]
 
 def _differences(images: Mapping[str, Mapping[str, Image]]) -> list[str]:
     """Return a line for each service whose digests differ between hosts."""
-    (first, expected), *others = images.items()
+    first: dict[str, tuple[str, Image]] = {}
     return [
-        f"{service}: {image.digest[:19]} on {first}, {other[service].digest[:19]} on {name}"
-        for name, other in others
-        for service, image in expected.items()
-        if other[service].digest != image.digest
+        f"{service}: {expected.digest[:19]} on {host}, {image.digest[:19]} on {name}"
+        for name, found in images.items()
+        for service, image in found.items()
+        for host, expected in [first.setdefault(service, (name, image))]
+        if image.digest != expected.digest
     ]
 
 
 def _given(source: Environment, target: Environment, proven: Mapping[str, Image]) -> dict[str, Image]:
     """Return the images in the target's repositories. Raises ConfigError if the target cannot run them."""
-    services = {service.name for service in target.targets[0].application.services}
+    services = {service.name for service in target.services}
     if services != set(proven):
         raise ConfigError(
             f"{source.name} runs {', '.join(sorted(proven))}, {target.name} is to run {', '.join(sorted(services))}: "
@@ -120,5 +123,5 @@ def _given(source: Environment, target: Environment, proven: Mapping[str, Image]
 
 def _with_repositories(environment: Environment, images: Mapping[str, Image]) -> dict[str, Image]:
     """Return the images in the repositories that the environment's configuration names."""
-    app = environment.targets[0].application
-    return {name: replace(image, repository=app.service(name).image.repository) for name, image in images.items()}
+    repositories = {service.name: service.image.repository for service in environment.services}
+    return {name: replace(image, repository=repositories[name]) for name, image in images.items()}

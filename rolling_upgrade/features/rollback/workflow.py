@@ -18,7 +18,7 @@ from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.engine.preflight import Finding
 from rolling_upgrade.engine.rollout import HostRun
 from rolling_upgrade.engine.shell import direct
-from rolling_upgrade.errors import PROGRAM, ExitCode
+from rolling_upgrade.errors import PROGRAM, ExitCode, PreflightError
 from rolling_upgrade.features import operation
 from rolling_upgrade.features.backup.manifest import Backup, BackupKind
 from rolling_upgrade.features.backup.workflow import every_backup
@@ -57,7 +57,7 @@ def rollback(
 ) -> ExitCode:
     """Bring each host back to an earlier release. Raises RollingError if it fails before it changes a host."""
     started_at = time.time()
-    environment = config.load(env, root=root, hosts=hosts)
+    environment = _with_services(config.load(env, root=root, hosts=hosts))
     with operation.started(environment, json=json, started_at=started_at, force=force, dry_run=dry_run) as run:
         fleet, context = run.fleet, run.context
         states, current = fleet.observe(), operation.applications(environment)
@@ -89,6 +89,15 @@ def rollback(
         return run.run(
             op_spec, current, states, plan, lambda host_run: _unfit(host_run, targets[host_run.name].application)
         )
+
+
+def _with_services(environment: Environment) -> Environment:
+    """Return the environment with only the hosts that run a service. Raises PreflightError without any."""
+    targets = tuple(target for target in environment.targets if target.application.services)
+    if not targets:
+        names = ", ".join(target.name for target in environment.targets)
+        raise PreflightError(f"no service runs on {names}; nothing was touched.")
+    return replace(environment, targets=targets)
 
 
 def _read_target(

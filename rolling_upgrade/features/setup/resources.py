@@ -24,6 +24,7 @@ from rolling_upgrade.engine.resource import (
     in_directory,
     is_absent,
     is_empty,
+    is_ours,
     is_unclaimed,
     output_of_user,
     script_as_user,
@@ -61,24 +62,22 @@ def resources(
         system.storage(),
         *_directories(app, user),
         _network(app, user),
-        _program(app, "site", "the root-owned Nginx site helper", rendering.site_program()),
-        _site_rules(app, live),
+        *_site_helper(app, user, live),
         _program(app, "boot", "the program that starts the active colors at boot", rendering.host_program("boot")),
-        system.sudo_rule(app, user),
         _boot_unit(app, user),
         system.sshd(app, user),
         *_backups(app, user),
         *_rotation(app, user, preparation.rotate_logs_days),
         *_request_log(app),
         *system.node_exporter(app, user, preparation),
-        *certificate.before_site(app, preparation),
-        _site(app, live),
+        *(certificate.before_site(app, preparation) if app.has_site else ()),
+        _site(app, live) if app.has_site else _no_site(app),
         *((_watchdog(app, user, *watchdog),) if watchdog else ()),
         *system.kernel(app, preparation),
         *system.security_updates(preparation),
         *firewall.resources(app, preparation, target.port),
         # The certificate authority connects to port 80, so the firewall comes first.
-        *certificate.after_site(app, preparation),
+        *(certificate.after_site(app, preparation) if app.has_site else ()),
     )
 
 
@@ -190,6 +189,23 @@ def _program(app: Application, name: str, title: str, content: str) -> Resource:
     return file(f"program {name}", f"{title} ({path})", path, content, "755", named=name == "site")
 
 
+def _site_helper(app: Application, user: str, live: Application | None) -> tuple[Resource, ...]:
+    """The program of root that installs the site, its rules, and the deploy user's right to call it."""
+    if not app.has_site:
+        return ()
+    helper = _program(app, "site", "the root-owned Nginx site helper", rendering.site_program())
+    return helper, _site_rules(app, live), system.sudo_rule(app, user)
+
+
+def _no_site(app: Application) -> Resource:
+    """No site on a host without a service that has a port, also if such a service ran there before."""
+    path = site_file(app.name)
+    reload = "if systemctl is-active --quiet nginx; then nginx -t 2>/dev/null && systemctl reload nginx; fi"
+    return Resource(
+        "site", f"no Nginx site ({path})", f"! {is_ours(path)}", script(shell_join("rm", "-f", path), reload)
+    )
+
+
 def _site_rules(app: Application, live: Application | None) -> Resource:
     """The name, ports and certificate that root grants the site; no two applications of a host share them."""
     path = site.rules_file(app.name)
@@ -274,7 +290,7 @@ def _request_log(app: Application) -> tuple[Resource, ...]:
 
     Nginx's workers open a rotated log as their own user. So everyone may enter the directory; only root may write.
     """
-    if not app.request_metrics:
+    if not (app.request_metrics and app.has_site):
         return ()
     log = request_log(app.name)
     directory, path = log.rpartition("/")[0], f"{program_directory(app.name)}/requests"

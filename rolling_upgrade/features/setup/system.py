@@ -98,7 +98,8 @@ def python() -> Resource:
 
 def packages(app: Application, preparation: Preparation) -> Resource:
     """The programs that a deploy needs. Source: apt-get(8): --no-upgrade leaves installed packages alone."""
-    programs = dict(_PROGRAMS)
+    without = () if app.has_site else ("nginx", "visudo")
+    programs = {name: package for name, package in _PROGRAMS.items() if name not in without}
     if app.uploads:
         programs["rsync"] = "rsync"
     if app.database_server:
@@ -107,7 +108,8 @@ def packages(app: Application, preparation: Preparation) -> Resource:
         programs["logrotate"] = "logrotate"
     if any(service.options.init for service in app.services):
         programs["catatonit"] = "catatonit"
-    parts = _PARTS | ({sqlite.CAPABLE: "python3"} if app.database else {})
+    parts = {test: package for test, package in _PARTS.items() if app.has_site or package != "python3-jinja2"}
+    parts |= {sqlite.CAPABLE: "python3"} if app.database else {}
     tests = [*(f"command -v {name}" for name in programs), *(f"{{ {test}; }}" for test in parts), _CONFIGURED]
     names = sorted({*programs.values(), *filter(None, parts.values())})
     apply = f"""\

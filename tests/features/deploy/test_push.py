@@ -11,7 +11,7 @@ import pytest
 
 from rolling_upgrade.engine import image_archive
 from rolling_upgrade.engine.image_archive import ByteRange, Layer, SavedImage
-from rolling_upgrade.engine.model import Application, Environment, Image, Target
+from rolling_upgrade.engine.model import Application, Environment, Image, Service, Target
 from rolling_upgrade.errors import ConfigError, PreflightError
 from rolling_upgrade.features.deploy import push
 from rolling_upgrade.features.deploy.push import LocalImages
@@ -33,18 +33,24 @@ def fleet(app: Application) -> Fleet:
     return Fleet(Environment("production", (Target("web1", "web1", "deploy", app),)), ())
 
 
+def service(name: str) -> Service:
+    return frontend(name=name, image=Image(f"r/{name}", "v2"))
+
+
 def test_pushes_count_the_lacking_layers_and_shared_ones_once() -> None:
     base, one, two = layer("base", 100), layer("one", 10), layer("two", 1)
     images = {"r/a:v2": saved("a", base, one), "r/b:v2": saved("b", base, two)}
     layers = {layer.digest: layer for layer in (base, one, two)}
     present = {"new": frozenset[str](), "old": frozenset({"base", "two"})}
     local = LocalImages({"r/a:v2": "a", "r/b:v2": "b"}, images, layers, present, {})
+    both = application(service("a"), service("b"))
 
-    assert [(push.service, push.layers, push.lacking, push.bytes) for push in local.pushes("new")] == [
+    assert [(push.service, push.layers, push.lacking, push.bytes) for push in local.pushes("new", both)] == [
         ("a", 2, 2, 110),
         ("b", 2, 1, 1),
     ]
-    assert [(push.lacking, push.bytes) for push in local.pushes("old")] == [(1, 10), (0, 0)]
+    assert [(push.lacking, push.bytes) for push in local.pushes("old", both)] == [(1, 10), (0, 0)]
+    assert [(push.service, push.lacking) for push in local.pushes("new", application(service("b")))] == [("b", 2)]
 
 
 def test_layers_that_every_host_has_are_not_compressed(tmp_path: Path) -> None:
