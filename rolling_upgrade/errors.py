@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 from typing import TypeVar
@@ -64,15 +64,27 @@ class RollingError(Exception):
 
 @dataclass(frozen=True)
 class ConfigIssue:
-    """One error in the configuration or the command line. An empty `found` means that a required value is missing."""
+    """One error in the configuration or the command line. An empty `found` means that a required value is missing.
+
+    `path` is the place in the file for programs, such as `services[0].port`; `where` the same for people, such as
+    `service web: port`. `line` is 0 if the place has no line, and for the command line.
+    """
 
     file: str
     path: str
     found: str
     expected: str
+    line: int = field(default=0, compare=False)
+    where: str = field(default="", compare=False)
+
+    @property
+    def place(self) -> str:
+        """The place in the file for people, such as `line 12: service web: port`."""
+        return ": ".join(filter(None, (f"line {self.line}" if self.line else "", self.where or self.path)))
 
     def __str__(self) -> str:
-        place = f"{self.file}: {self.path}" if self.path else self.file
+        file = f"{self.file}:{self.line}" if self.line else self.file
+        place = ": ".join(filter(None, (file, self.where or self.path)))
         if not self.found:
             return f"{place} is required: {self.expected}" if self.expected else f"{place} is required"
         return f"{place}: found {self.found}; expected {self.expected}"

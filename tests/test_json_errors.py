@@ -88,7 +88,7 @@ def test_errors_of_the_configuration_are_objects_with_their_places(
     assert issue["file"] == "deploy/demo.env"
     assert issue["found"] == "'no'"
     assert issue["expected"].startswith("a port")
-    assert issue["text"].startswith("deploy/demo.env: BACKEND_PORT: found 'no'; expected a port")
+    assert issue["text"].startswith(f"deploy/demo.env:{issue['line']}: BACKEND_PORT: found 'no'; expected a port")
 
 
 def test_host_that_is_not_reached_is_an_object(project: Project, capfd: pytest.CaptureFixture[str]) -> None:

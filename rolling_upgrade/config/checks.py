@@ -242,7 +242,7 @@ def is_placeholder(key: str, text: str) -> bool:
     return conceals(key, text) and bool(_PLACEHOLDER.search(text))
 
 
-def check_placeholders(hosts: Iterable[Values], lines: Mapping[str, int], production: bool, issues: Issues) -> None:
+def check_placeholders(hosts: Iterable[Values], production: bool, issues: Issues) -> None:
     """Report placeholders in place of secrets: as errors in production, as warnings elsewhere."""
     for values in hosts:
         for key in values.merged:
@@ -253,8 +253,7 @@ def check_placeholders(hosts: Iterable[Values], lines: Mapping[str, int], produc
             elif key in values.overrides:
                 values.reject(key, found="a placeholder", expected=OWN_VALUE)
             else:
-                place = f"line {lines[key]}: {key}"
-                issues.add(values.env_file, place, found="a placeholder", expected=OWN_VALUE)
+                issues.add(values.env_file, key, found="a placeholder", expected=OWN_VALUE)
 
 
 def report_tracked(environment: str, file: str, issues: Issues) -> None:

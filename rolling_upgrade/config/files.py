@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,54 +16,114 @@ import yaml
 from rolling_upgrade.config.encryption import Encryption, EncryptionError, detect
 from rolling_upgrade.config.encryption.keyring import Keyring
 from rolling_upgrade.config.issues import Issues
+from rolling_upgrade.config.places import Mark
 from rolling_upgrade.engine.local_file import MOST_BYTES, read_small
 from rolling_upgrade.engine.untrusted import size
 
 
-class _DuplicateKey(yaml.MarkedYAMLError):
-    """A duplicate key, or a key that is not a scalar."""
+class _Refused(yaml.MarkedYAMLError):
+    """YAML that is valid and not accepted, with the phrase of what is expected."""
+
+    def __init__(self, found: str, expected: str, node: yaml.Node) -> None:
+        super().__init__(None, None, found, node.start_mark)
+        self.expected = expected
 
 
-class _Unusable(yaml.MarkedYAMLError):
-    """A text that cannot be encoded."""
+_UNIQUE = "each key once, as plain text"
+#: The most values of a file, those that aliases repeat included.
+_MOST_VALUES = 50_000
 
 
 class _Loader(yaml.BaseLoader):
     """PyYAML's loader without implicit types, which refuses duplicate keys and unencodable text."""
 
     def construct_scalar(self, node: yaml.ScalarNode) -> str:
-        """Construct a text. Raises _Unusable for a lone surrogate such as `"\\ud800"`, which cannot be encoded."""
+        """Construct a text. Raises _Refused for a lone surrogate such as `"\\ud800"`, which cannot be encoded."""
         text = str(super().construct_scalar(node))
         if re.search(r"[\ud800-\udfff]", text):
-            raise _Unusable(None, None, "a lone surrogate", node.start_mark)
+            raise _Refused("a lone surrogate", "Unicode text", node)
         return text
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Construct a mapping with unique scalar keys. Raises _DuplicateKey."""
-        seen: set[str] = set()
-        for key, _ in node.value:
+
+class _Expansion:
+    """Replace the merges (`<<`) in a tree of YAML nodes, and mark the lines. Raises _Refused."""
+
+    def __init__(self) -> None:
+        self._flat: set[int] = set()
+        self._open: list[yaml.Node] = []
+        self._count = 0
+
+    def mark(self, node: yaml.Node) -> Mark:
+        """Return the marks of a node and of the values below it."""
+        self._count += 1
+        if node in self._open or self._count > _MOST_VALUES:
+            raise _Refused("an alias that contains itself, or too many aliases", "values that end", node)
+        self._open.append(node)
+        mark = Mark(node.start_mark.line + 1)
+        if isinstance(node, yaml.SequenceNode):
+            mark.items = [self.mark(item) for item in node.value]
+        elif isinstance(node, yaml.MappingNode):
+            for key, value in self._entries(node):
+                mark.entries[key.value] = self.mark(value)
+                mark.entries[key.value].line = key.start_mark.line + 1
+                if key.value == "name" and re.fullmatch(r"[\w.-]{1,63}", str(value.value)):
+                    mark.name = value.value
+        self._open.pop()
+        return mark
+
+    def _entries(self, node: yaml.MappingNode) -> list[tuple[yaml.ScalarNode, yaml.Node]]:
+        """Replace the merge of a mapping by the entries of the merged ones, and return all entries."""
+        if id(node) in self._flat:
+            return list(node.value)
+        self._flat.add(id(node))
+        own: dict[str, tuple[yaml.ScalarNode, yaml.Node]] = {}
+        merges: list[yaml.Node] = []
+        for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise _DuplicateKey(None, None, "a key that is not plain text", key.start_mark)
-            if key.value in seen:
-                raise _DuplicateKey(None, None, f"a duplicate key {key.value!r}", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
+                raise _Refused("a key that is not plain text", _UNIQUE, key)
+            is_merge = key.value == "<<" and key.style is None
+            if key.value in own or (is_merge and merges):
+                raise _Refused(f"a duplicate key {key.value!r}", _UNIQUE, key)
+            if is_merge:
+                merges += value.value if isinstance(value, yaml.SequenceNode) else [value]
+            else:
+                own[key.value] = (key, value)
+        merged: dict[str, tuple[yaml.ScalarNode, yaml.Node]] = {}
+        for source in merges:
+            if not isinstance(source, yaml.MappingNode) or source is node:
+                raise _Refused("a merge of something else", "<<: *ANCHOR of a mapping, or a list of them", source)
+            merged = {entry[0].value: entry for entry in self._entries(source)} | merged
+        node.value = [*({**merged, **own}.values())]
+        return list(node.value)
 
 
 def read_yaml(path: Path, issues: Issues, *, remedy: str) -> dict[str, Any] | None:
-    """Read the top-level mapping of a YAML file. Errors go to `issues`, and the result is None."""
+    """Read the top-level mapping of a YAML file, without its `x-` keys.
+
+    Errors go to `issues`, and the result is None. Later errors of the file get their lines from `issues`.
+    """
+    file = issues.name(path)
     data = read_bytes(path, issues, remedy=remedy)
-    text = None if data is None else decoded(data, issues.name(path), issues)
-    if text is None or _has_tabs(text, issues.name(path), issues):
+    text = None if data is None else decoded(data, file, issues)
+    return None if text is None else parse_yaml(text, file, issues)
+
+
+def parse_yaml(text: str, file: str, issues: Issues) -> dict[str, Any] | None:
+    """Parse the text of a YAML file, as `read_yaml` does."""
+    if _has_tabs(text, file, issues):
         return None
     try:
-        content = yaml.load(text, Loader=_Loader)  # noqa: S506  (a BaseLoader builds nothing but text)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        mark = _Expansion().mark(node) if node is not None else None
+        content = loader.construct_document(node) if node is not None else None
     except (yaml.YAMLError, RecursionError) as error:
-        _report(error, issues.name(path), issues)
+        _report(error, file, issues)
         return None
-    if isinstance(content, dict):
-        return content
-    issues.add(issues.name(path), "", found="no mapping at the top level", expected="a mapping")
+    if isinstance(content, dict) and mark is not None:
+        issues.remember(file, mark)
+        return {key: value for key, value in content.items() if not key.startswith("x-")}
+    issues.add(file, "", found="no mapping at the top level", expected="a mapping")
     return None
 
 
@@ -72,20 +131,18 @@ def _has_tabs(text: str, file: str, issues: Issues) -> bool:
     lines = enumerate(text.splitlines(), start=1)
     places = [number for number, line in lines if re.match(r" *\t\s*\S", line)]
     for number in places:
-        issues.add(file, f"line {number}", found="a tab in the indentation", expected="spaces")
+        issues.add(file, "", found="a tab in the indentation", expected="spaces", line=number)
     return bool(places)
 
 
 def _report(error: yaml.YAMLError | RecursionError, file: str, issues: Issues) -> None:
     mark = getattr(error, "problem_mark", None)
-    place = f"line {mark.line + 1}" if mark else ""
+    line = mark.line + 1 if mark else 0
     found = getattr(error, "problem", None) or "text that is not YAML"
-    if isinstance(error, _DuplicateKey):
-        issues.add(file, place, found=found, expected="each key once, as plain text")
-    elif isinstance(error, _Unusable):
-        issues.add(file, place, found=found, expected="Unicode text")
+    if isinstance(error, _Refused):
+        issues.add(file, "", found=found, expected=error.expected, line=line)
     else:
-        issues.add(file, place, found=f"text that is not YAML ({found})", expected="valid YAML")
+        issues.add(file, "", found=f"text that is not YAML ({found})", expected="valid YAML", line=line)
 
 
 @dataclass(frozen=True)
@@ -123,10 +180,11 @@ def parse_env(text: str, file: str, issues: Issues, *, encryption: Encryption | 
         line = binding.original.line + _blank_lines(binding.original.string)
         if binding.error:
             expected = 'KEY=value or KEY="value"'
-            issues.add(file, f"line {line}", found="a line that is not a setting", expected=expected)
+            issues.add(file, "", found="a line that is not a setting", expected=expected, line=line)
         elif binding.key is not None:
-            lines[binding.key] = line
-            _keep(binding.key, binding.value, file, f"line {line}", values, issues)
+            lines.setdefault(binding.key, line)
+            _keep(binding.key, binding.value, file, line, values, issues)
+    issues.remember(file, Mark(0, entries={key: Mark(line) for key, line in lines.items()}))
     return EnvFile(values, lines, encryption)
 
 
@@ -138,9 +196,11 @@ def parse_output(text: str, name: str, issues: Issues) -> EnvFile | None:
         found = "output without a KEY=value line" if text.strip() else "no output"
         issues.add(name, "", found=found, expected="the content of an env file: KEY=value lines")
         return None
+    if (mark := own.mark(name)) is not None:
+        issues.remember(name, mark)
     for error in own.errors:
         found = error.found if error.found.startswith("a duplicate") else "a line that is not a setting"
-        issues.add(name, error.path, found=found, expected=error.expected)
+        issues.add(name, "", found=found, expected=error.expected, line=error.line)
     return env
 
 
@@ -148,13 +208,13 @@ def _blank_lines(text: str) -> int:
     return text[: len(text) - len(text.lstrip())].count("\n")
 
 
-def _keep(key: str, value: str | None, file: str, place: str, values: dict[str, str], issues: Issues) -> None:
+def _keep(key: str, value: str | None, file: str, line: int, values: dict[str, str], issues: Issues) -> None:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
-        issues.add(file, place, found=f"the key {key!r}", expected="a key of letters, digits and _")
+        issues.add(file, "", line=line, found=f"the key {key!r}", expected="a key of letters, digits and _")
     elif value is None:
-        issues.add(file, place, found=f"{key} without =", expected=f"{key}=value")
+        issues.add(file, "", line=line, found=f"{key} without =", expected=f"{key}=value")
     elif key in values:
-        issues.add(file, place, found=f"a duplicate {key}", expected="each key once")
+        issues.add(file, "", line=line, found=f"a duplicate {key}", expected="each key once")
     else:
         values[key] = value
 

@@ -14,6 +14,8 @@ from urllib.parse import unquote
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
+from rolling_upgrade.config.foreign_keys import counterpart
+from rolling_upgrade.config.places import Mark, named_place
 from rolling_upgrade.errors import ConfigIssue
 
 _SECRET_NAME = re.compile(
@@ -35,6 +37,8 @@ class Issues:
         self._root = root
         self._errors: dict[ConfigIssue, None] = {}
         self._warnings: dict[str, None] = {}
+        self._missing: set[tuple[str, str]] = set()
+        self._marks: dict[str, Mark] = {}
 
     @property
     def errors(self) -> tuple[ConfigIssue, ...]:
@@ -50,9 +54,24 @@ class Issues:
         """Return a path as messages show it: relative to the project, absolute outside of it."""
         return str(path.relative_to(self._root)) if path.is_relative_to(self._root) else str(path)
 
-    def add(self, file: str, path: str, *, found: str, expected: str) -> None:
-        """Add an error. An empty `found` means that a required value is missing."""
-        self._errors[ConfigIssue(file, path, found, expected)] = None
+    def remember(self, file: str, mark: Mark) -> None:
+        """Remember the lines of a file, which its errors show."""
+        self._marks[file] = mark
+
+    def mark(self, file: str) -> Mark | None:
+        """Return the lines of a file, None when they are unknown."""
+        return self._marks.get(file)
+
+    def add(self, file: str, path: str, *, found: str, expected: str, line: int = 0) -> None:
+        """Add an error. An empty `found` means that a required value is missing, which is reported once."""
+        if not found:
+            if (file, path) in self._missing:
+                return
+            self._missing.add((file, path))
+        root, where = self._marks.get(file), ""
+        if root is not None and path:
+            line, where = line or root.find(path)[0].line, named_place(root, path)
+        self._errors.setdefault(ConfigIssue(file, path, found, expected, line, where))
 
     def warn(self, text: str) -> None:
         """Add a warning."""
@@ -139,7 +158,7 @@ def validate(model: type[Model], content: dict[str, Any], file: str, issues: Iss
         for detail in error.errors():
             if detail["type"] != "too_short" or not detail["input"]:  # otherwise the errors of its entries say why
                 report(detail, model, file, issues)
-    return _salvage(model, copy.deepcopy(content))
+    return _salvage(model, copy.deepcopy(content), issues.mark(file))
 
 
 def report(detail: ErrorDetails, model: type[BaseModel], file: str, issues: Issues) -> None:
@@ -148,7 +167,10 @@ def report(detail: ErrorDetails, model: type[BaseModel], file: str, issues: Issu
     key = str(loc[-1]) if loc else ""
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        issues.add(file, path_text(loc), found="an unknown key", expected=known_key(key, _fields_at(model, loc[:-1])))
+        parent = _model_at(model, loc[:-1])
+        ours = counterpart(parent.__name__, key) if parent else ""
+        expected = ours or known_key(key, parent.model_fields if parent else ())
+        issues.add(file, path_text(loc), found="an unknown key", expected=expected)
         return
     expected = str(context["error"]) if kind == "value_error" else _EXPECTED.get(kind, detail["msg"])
     if kind == "missing":
@@ -174,8 +196,8 @@ def _kind_of(value: object) -> str:
     return "a list" if isinstance(value, list | tuple) else ""
 
 
-def _fields_at(model: type[BaseModel], loc: Place) -> list[str]:
-    """Return the field names of the model at a location below another model."""
+def _model_at(model: type[BaseModel], loc: Place) -> type[BaseModel] | None:
+    """Return the model at a location below another model."""
     current: Any = model
     for part in loc:
         fields = getattr(current, "model_fields", None)
@@ -184,7 +206,7 @@ def _fields_at(model: type[BaseModel], loc: Place) -> list[str]:
         else:
             current = _item_of(current)
         current = _unwrapped(current)
-    return list(getattr(current, "model_fields", {}))
+    return current if hasattr(current, "model_fields") else None
 
 
 def _item_of(collection: Any) -> Any:
@@ -201,7 +223,8 @@ def _unwrapped(annotation: Any) -> Any:
     return inner[0] if inner else annotation
 
 
-def _salvage(model: type[Model], content: Any) -> Model | None:
+def _salvage(model: type[Model], content: Any, mark: Mark | None) -> Model | None:
+    """Return the model without the invalid parts; the marks follow the positions of the remaining ones."""
     while True:
         try:
             return model.model_validate(content)
@@ -211,6 +234,8 @@ def _salvage(model: type[Model], content: Any) -> Model | None:
         if not all(marked):
             return None
         content = _without_removed(content)
+        if mark is not None:
+            mark.remove(places)
 
 
 def _invalid_part(detail: ErrorDetails) -> Place:

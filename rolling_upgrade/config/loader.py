@@ -107,7 +107,7 @@ def load_located(
         _check_keys(located, base, services, strict, issues)
         checks.check_secrets(services, values, strict, issues)
     if env is not None:
-        checks.check_placeholders(values, env.lines, _is_production(located, values), issues)
+        checks.check_placeholders(values, _is_production(located, values), issues)
     checks.check_plaintext_urls(values, strict, issues)
     if services is not None:
         services_file = issues.name(located.resolve(located.entry.services_file))

@@ -93,9 +93,9 @@ def _candidates(app: str, name: str) -> Iterator[int]:
 
 
 def _check(declared: Services, ports: Mapping[str, int], settings: Settings, values: Values) -> None:
-    """Report ports with two uses among the public ports, the service ports and the candidate ports."""
-    taken = {settings.nginx_port: "NGINX_PORT"}
-    listed = [("HTTPS_PORT", "", "HTTPS_PORT", settings.https_port)] if settings.protocol == "https" else []
+    """Report ports with two uses among the public ports, the service ports and the candidate ports, each pair once."""
+    listed = [("", "", "NGINX_PORT", settings.nginx_port)]
+    listed += [("HTTPS_PORT", "", "HTTPS_PORT", settings.https_port)] if settings.protocol == "https" else []
     candidates = []
     for place, service in _listening(declared):
         if service.name in ports:
@@ -106,8 +106,11 @@ def _check(declared: Services, ports: Mapping[str, int], settings: Settings, val
                 (service.port, place, f"{label} ({color.value}{suffix})", ports[service.name] + offset)
                 for color, offset in PORT_OFFSET.items()
             ]
+    taken: dict[int, tuple[str, str]] = {}
+    reported: set[frozenset[str]] = set()
     for text, place, label, port in (*listed, *candidates):
-        if port in taken:
-            found = f"port {port}, already used by {taken[port]}"
-            values.reject_declared(text, place, found=found, expected="an unused port")
-        taken.setdefault(port, label)
+        other, use = taken.setdefault(port, (place or label, label))
+        pair = frozenset((other, place or label))
+        if len(pair) == 2 and pair not in reported:
+            reported.add(pair)
+            values.reject_declared(text, place, found=f"port {port}, already used by {use}", expected="an unused port")

@@ -62,6 +62,7 @@ class _Generator(GenerateJsonSchema):
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     """Return the schema of a file."""
     generated: dict[str, Any] = _described(model.model_json_schema(schema_generator=_Generator))
+    generated["patternProperties"] = {"^x-": {}}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | generated
 
 

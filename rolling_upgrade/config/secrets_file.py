@@ -103,7 +103,7 @@ def read_recipients(located: Located, issues: Issues) -> tuple[Recipient, ...]:
         return ()
     recipients, faults = parse(decoded(data, file, issues) or "")
     for number, fault in faults:
-        issues.add(file, f"line {number}", found=fault, expected=EXPECTED)
+        issues.add(file, "", found=fault, expected=EXPECTED, line=number)
     return recipients
 
 

@@ -58,7 +58,7 @@ def test_example_production_has_only_the_placeholder_error(clone: Path) -> None:
         config.load("production", root=clone, strict=True)
 
     (issue,) = caught.value.issues
-    assert re.fullmatch(r"line \d+: JWT_SECRET_KEY", issue.path)
+    assert re.fullmatch(r"line \d+: JWT_SECRET_KEY", issue.place)
     assert PLACEHOLDER not in str(caught.value)
 
 

@@ -121,7 +121,7 @@ def test_load_malformed_line_is_an_error_at_its_line(project: Project, line: str
 
     (issue,) = project.issues()
 
-    assert (issue.file, issue.path, issue.found) == (ENV_FILE, place, found)
+    assert (issue.file, issue.place, issue.found) == (ENV_FILE, place, found)
 
 
 @pytest.mark.parametrize("value", ['"two\\nlines"', '"two\nlines"', '"a\\rb"', '"a\0b"'])

@@ -96,7 +96,7 @@ def test_load_invalid_inventory_is_one_error_at_its_location(
 
     (issue,) = project.issues()
 
-    assert (issue.file, issue.path) == ("hosts.yaml", path)
+    assert (issue.file, issue.path or issue.place) == ("hosts.yaml", path)
     assert expected in str(issue)
 
 
@@ -152,7 +152,7 @@ def test_load_invalid_services_are_an_error_at_their_location(
     issues = project.issues()
 
     assert {issue.file for issue in issues} == {SERVICES}
-    assert any(issue.path == path and expected in str(issue) for issue in issues)
+    assert any((issue.path or issue.place) == path and expected in str(issue) for issue in issues)
 
 
 def test_load_removed_invalid_service_causes_no_further_errors(project: Project) -> None:

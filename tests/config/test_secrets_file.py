@@ -70,7 +70,7 @@ def test_load_placeholder_in_production_is_an_error_at_its_line(team: Team, valu
 
     (issue,) = team.project.issues()
 
-    assert (issue.file, issue.path) == ("deploy/demo.env", "line 9: JWT_SECRET_KEY")
+    assert (issue.file, issue.place) == ("deploy/demo.env", "line 9: JWT_SECRET_KEY")
     assert value not in str(issue)
 
 
@@ -83,7 +83,7 @@ def test_load_placeholder_in_a_url_is_an_error_in_production(team: Team, key: st
     }[key]
     team.project.env({"ENVIRONMENT": "production", key: value})
 
-    assert [issue.path for issue in team.project.issues()] == [f"line 10: {key}"]
+    assert [issue.place for issue in team.project.issues()] == [f"line 10: {key}"]
 
 
 def test_load_placeholder_in_an_override_is_an_error_at_its_location(team: Team) -> None:

@@ -195,7 +195,7 @@ def test_lone_surrogate_is_refused_with_its_line(tmp_path: Path, written: str) -
     hosts = project.root / "hosts.yaml"
     hosts.write_text(hosts.read_text().replace("WRITTEN", f'"{written}"'))
 
-    with pytest.raises(ConfigError, match=r"hosts\.yaml: line \d+: found a lone surrogate"):
+    with pytest.raises(ConfigError, match=r"hosts\.yaml:\d+: found a lone surrogate"):
         config.load("demo", root=project.root)
 
 

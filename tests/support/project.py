@@ -112,5 +112,5 @@ class Project:
         return list(self.refused(hosts=hosts, tag=tag, strict=strict).issues)
 
     def places(self) -> list[tuple[str, str]]:
-        """Return the file and path of each issue."""
-        return [(issue.file, issue.path) for issue in self.issues()]
+        """Return the file and path of each issue; the line, if it has no path."""
+        return [(issue.file, issue.path or issue.place) for issue in self.issues()]

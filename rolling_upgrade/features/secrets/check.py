@@ -73,7 +73,7 @@ def _command(secrets: SecretsFile, root: Path) -> Iterator[Diagnosis]:
     env = read_env_file_of(located, issues, prompt=True)
     for issue in issues.errors:
         yield Diagnosis(
-            place, Level.WARNING, f"{issue.path or 'the command'}: {issue.found}", f"Expected {issue.expected}"
+            place, Level.WARNING, f"{issue.place or 'the command'}: {issue.found}", f"Expected {issue.expected}"
         )
     values = env.values if env else {}
     yield from _placeholders(values, env.lines if env else {}, place)
@@ -164,7 +164,7 @@ def _content(secrets: SecretsFile, data: bytes, encryption: Encryption | None) -
     except ConfigError as error:
         for issue in error.issues:
             remedy = f"Expected {issue.expected}"
-            yield Diagnosis(secrets.name, Level.WARNING, f"{issue.path}: {issue.found}", remedy)
+            yield Diagnosis(secrets.name, Level.WARNING, f"{issue.place}: {issue.found}", remedy)
     else:
         yield from _placeholders(env.values, env.lines, secrets.name)
     if encryption is not None:

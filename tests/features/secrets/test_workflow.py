@@ -168,7 +168,7 @@ def test_encrypt_invalid_env_file_is_refused(team: Team) -> None:
     team.listing(team.ann)
     team.project.env(extra=f"{SECRET} without a key\n")
 
-    assert "line 10" in refused(encrypt, team)
+    assert "demo.env:10: " in refused(encrypt, team)
 
 
 def test_encrypt_only_for_others_is_refused_unless_forced(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
@@ -277,7 +277,7 @@ def test_rotate_damaged_recipients_file_is_refused(team: Team) -> None:
     before = team.env_file.read_bytes()
     team.project.write("deploy/recipients/demo.txt", f"{team.ann.line}\nhello\n")
 
-    assert "deploy/recipients/demo.txt: line 2" in refused(rotate, team)
+    assert "deploy/recipients/demo.txt:2" in refused(rotate, team)
     assert team.env_file.read_bytes() == before
 
 
