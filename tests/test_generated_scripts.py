@@ -137,7 +137,7 @@ def applications() -> dict[str, Application]:
 
 
 def every_step(plan: Plan) -> tuple[Step, ...]:
-    return (*plan.acquire, *plan.prepare, *plan.steps, *plan.finalize, *plan.abort)
+    return (*plan.acquire, *plan.prepare, *plan.release, *plan.steps, *plan.finalize, *plan.abort)
 
 
 def of_a_step(step: Step) -> Iterator[tuple[str, Script]]:

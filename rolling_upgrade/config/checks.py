@@ -117,7 +117,7 @@ def check_certificate_paths(app: Application, user: str, values: Values) -> None
 
 
 def check_services(services: Services, file: str, complete: bool, issues: Issues) -> None:
-    """Check that names, aliases, routes and mount targets are unique, and that the full chain's service exists.
+    """Check that names, aliases, routes and mount targets are unique, and that services named elsewhere exist.
 
     `complete` is false when invalid services were removed: a missing service may be one of them.
     """
@@ -141,10 +141,11 @@ def check_services(services: Services, file: str, complete: bool, issues: Issues
     ]
     for group in (names, aliases, routes, *targets):
         _check_distinct(group, file, issues)
-    chain = services.full_chain
     known = [service.name for service in services.services]
-    if complete and chain is not None and chain.service not in known:
-        issues.add(file, "full_chain.service", found=repr(chain.service), expected=f"one of {', '.join(known)}")
+    named = {"full_chain.service": services.full_chain, "release.service": services.release}
+    for place, entry in named.items():
+        if complete and entry is not None and entry.service and entry.service not in known:
+            issues.add(file, place, found=repr(entry.service), expected=f"one of {', '.join(known)}")
 
 
 def check_placement(entry: EnvironmentEntry, services: Services, file: str, complete: bool, issues: Issues) -> None:

@@ -9,7 +9,6 @@ import contextlib
 import os
 import re
 import selectors
-import shlex
 import signal
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from rolling_upgrade.config.issues import secret_values
 from rolling_upgrade.engine import masking
 from rolling_upgrade.engine.local_command import descendants
 from rolling_upgrade.engine.local_file import MOST_BYTES
+from rolling_upgrade.engine.shell import shown_command
 from rolling_upgrade.engine.untrusted import size
 
 #: Credentials of this program that no secrets manager needs.
@@ -53,11 +53,6 @@ def output_of(argv: Sequence[str], directory: Path, timeout_seconds: float) -> b
     return _outputs[key]
 
 
-def title(argv: Sequence[str]) -> str:
-    """Return the command as its author would type it."""
-    return argv[2] if tuple(argv[:2]) == ("sh", "-c") and len(argv) == 3 else shlex.join(argv)
-
-
 def _run(argv: Sequence[str], directory: Path, timeout_seconds: float) -> bytes:
     interactive = _is_interactive()
     environ = {name: value for name, value in os.environ.items() if name not in _WITHHELD}
@@ -86,7 +81,7 @@ def _run(argv: Sequence[str], directory: Path, timeout_seconds: float) -> bytes:
         in_time = _read(process, output, errors, time.monotonic() + timeout_seconds, echo=interactive)
     finally:
         _end(process, group=not interactive)
-    name = _shown(title(argv), environ, b"")
+    name = _shown(shown_command(argv), environ, b"")
     if len(output) > MOST_BYTES:
         raise CommandFailed(f"`{name}`, which prints more than {size(MOST_BYTES)}")
     tail = _tail(errors, environ, output)

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from rolling_upgrade.config import validators
+from rolling_upgrade.config.commands import Release
 from rolling_upgrade.config.containers import ContainerOptions, Volume
 from rolling_upgrade.config.files import read_yaml
 from rolling_upgrade.config.inventory import EnvironmentEntry, Host, Monitoring, RolloutPolicy, Setup
@@ -134,6 +135,7 @@ def page(services: Path) -> str:
     parts += _sections(("volumes[]", Volume), ("health", Health), ("gate", Gate))
     parts += _sections(("drain", Drain), ("routes[]", Route))
     parts += _sections(("mounts[]", Mount), ("limits", Limits), ("full_chain", FullChain))
+    parts += _sections(("release", Release))
     parts += _sections(("build", Build), ("building", Building), ("suites[]", Suite))
     return "\n".join(parts)
 

@@ -91,7 +91,16 @@ def resolve(values: Values, declared: Services | None, tag: str, roles: Sequence
         channels=_channels(settings, values),
         thresholds=_thresholds(settings),
         watch=_watch_rules(settings),
+        release_command=_release_command(declared),
     )
+
+
+def _release_command(declared: Services) -> model.ReleaseCommand | None:
+    release = declared.release
+    if release is None:
+        return None
+    service = release.service or declared.services[0].name
+    return model.ReleaseCommand(service, release.command, release.timeout_seconds, release.entrypoint)
 
 
 def _resolve_service(

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from rolling_upgrade.config.encryption.keyring import Keyring, KeySource, Prompt, no_prompt, prompt_hidden
 from rolling_upgrade.config.encryption.recipients import EXPECTED, Recipient, parse
-from rolling_upgrade.config.env_command import title
 from rolling_upgrade.config.files import READABLE, decoded
 from rolling_upgrade.config.issues import Issues, conceals
 from rolling_upgrade.config.locate import Located, expanded, locate
 from rolling_upgrade.engine.local_file import read_small
+from rolling_upgrade.engine.shell import shown_command
 from rolling_upgrade.errors import ConfigError
 
 #: Variables with a private age key, as CI passes it: the key itself, or a file that contains it.
@@ -59,7 +59,7 @@ def locate_secrets(
         raise ConfigError(
             f"The values of {located.name} come from a command, env_command in {issues.name(located.file)}; "
             "there is no env file to read, edit or encrypt.",
-            next_step=f"change the values where the command reads them: {title(located.entry.env_command)}",
+            next_step=f"change the values where the command reads them: {shown_command(located.entry.env_command)}",
         )
     sources = tuple(_sources(located))
     return SecretsFile(

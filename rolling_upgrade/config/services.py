@@ -14,6 +14,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from rolling_upgrade.config import validators
+from rolling_upgrade.config.commands import Release
 from rolling_upgrade.config.containers import ContainerOptions
 from rolling_upgrade.config.issues import Strict
 from rolling_upgrade.config.validators import is_key
@@ -345,6 +346,10 @@ class Services(Strict):
         default=None, description="Request that checks that all services work together."
     )
     services: tuple[Service, ...] = Field(min_length=1, description="The services, in upgrade order.")
+    release: Release | None = Field(
+        default=None,
+        description="Command that a deploy runs once in a container of the new image, before new containers start.",
+    )
     building: Building = Field(default=Building(), description="Defaults for all builds.")
     suites: tuple[Suite, ...] = Field(
         default=(), description="Test suites of the application, in the order in which they run."

@@ -77,14 +77,18 @@ class Validator(Generic[T]):
 class CommandLine(Validator[tuple[str, ...]]):
     """Validates a command: a list of arguments, or a text, which becomes the arguments of `sh -c`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, may_be_empty: bool = False) -> None:
+        self._may_be_empty = may_be_empty
+        least = 0 if may_be_empty else 1
         super().__init__(
-            "a command: a list of arguments, or a string for sh",
+            "a command: a list of arguments, or a string for sh" + ("; [] for none" if may_be_empty else ""),
             lambda text: ("sh", "-c", text) if text.strip() else None,
-            {"anyOf": [{"type": "string", "pattern": r"\S"}, {"type": "array", "minItems": 1, "items": _SCALAR}]},
+            {"anyOf": [{"type": "string", "pattern": r"\S"}, {"type": "array", "minItems": least, "items": _SCALAR}]},
         )
 
     def __call__(self, value: object) -> tuple[str, ...]:
+        if self._may_be_empty and value in ([], ()):
+            return ()
         words = value if isinstance(value, list | tuple) else super().__call__(value)
         if not words or not all(isinstance(word, str) for word in words) or not words[0] or "\0" in "".join(words):
             raise ValueError(self.expected)
@@ -310,6 +314,8 @@ HIGHEST_SERVICE_PORT = 65535 - max(PORT_OFFSET.values())
 _BOOLEANS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
 
 COMMAND = CommandLine()
+#: An entrypoint; an empty one runs the command itself.
+ENTRYPOINT = CommandLine(may_be_empty=True)
 TEXT = text_matching("text without line breaks or control characters", rf"[^{UNPRINTABLE}]*")
 BOOLEAN = Validator(
     "true or false",

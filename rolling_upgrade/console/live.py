@@ -80,13 +80,13 @@ class Board:
     def expect(self, plans: Sequence[Plan]) -> None:
         """Add the planned hosts and their numbers of steps."""
         for plan in plans:
-            steps = len(plan.acquire) + len(plan.prepare) + len(plan.steps) + len(plan.finalize)
+            steps = len(plan.acquire) + len(plan.prepare) + len(plan.release) + len(plan.steps) + len(plan.finalize)
             row = self._rows.get(plan.host, Row(plan.host))
             self._rows[plan.host] = replace(row, planned=0 if plan.empty else steps)
 
     def apply(self, event: Event) -> None:
-        """Update the row of the event's host. Notes and events without a host change no row."""
-        if not event.host or event.phase is Phase.NOTE:
+        """Update the row of the event's host. Notes, output and events without a host change no row."""
+        if not event.host or event.phase in (Phase.NOTE, Phase.OUTPUT):
             return
         row = self._rows.get(event.host, Row(event.host))
         row = replace(row, started_at=row.started_at or event.at, step_started_at=row.step_started_at or event.at)

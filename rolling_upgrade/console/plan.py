@@ -86,7 +86,13 @@ def _reasons(service: ServicePlan) -> Iterator[str]:
 
 
 def _sections(plan: Plan) -> tuple[tuple[str, tuple[Step, ...]], ...]:
-    return (("lock", plan.acquire), ("prepare", plan.prepare), ("run", plan.steps), ("finish", plan.finalize))
+    return (
+        ("lock", plan.acquire),
+        ("prepare", plan.prepare),
+        ("release", plan.release),
+        ("run", plan.steps),
+        ("finish", plan.finalize),
+    )
 
 
 def _step_titles(plan: Plan) -> Iterator[str]:

@@ -124,6 +124,7 @@ def plan_json(plan: Plan, *, scripts: bool) -> dict[str, Any]:
     sections = {
         "lock": plan.acquire,
         "prepare": plan.prepare,
+        "release_command": plan.release,
         "steps": plan.steps,
         "finish": plan.finalize,
         "abort": plan.abort,
@@ -196,8 +197,14 @@ _RESULTS = {
 
 
 def event_lines(event: Event, *, host_columns: int = 0) -> list[str]:
-    """Return one line for an event, and its log lines indented below; the detail of progress is on the line itself."""
+    """Return one line for an event, and its log lines indented below; the detail of progress is on the line itself.
+
+    Each line of a step's output is a line of its own.
+    """
     host = pad(one_line(event.host) or "-", host_columns)
+    if event.phase is Phase.OUTPUT:
+        start = f"{clock_time(event.at)} {host}  {event.step}  | "
+        return indent(event.detail, start)
     phase = event.phase.value if event.phase is not Phase.NOTE else ""
     took = duration(event.seconds) if event.phase in _TIMED and event.seconds > 0 else ""
     title = "" if event.phase is Phase.DONE and event.step else one_line(event.title)

@@ -87,9 +87,10 @@ def run_step(
 
     def report(found: Progress) -> None:
         now = context.clock()
+        phase = Phase.OUTPUT if found.lines else Phase.PROGRESS
         context.on_event(
             Event(
-                *(now, Phase.PROGRESS, step.title, plan.host, step.id, now - began, found.text),
+                *(now, phase, step.title, plan.host, step.id, now - began, found.lines or found.text),
                 sent=found.sent,
                 total=found.total,
             )
@@ -106,7 +107,8 @@ def run_step(
     except RollingError as error:
         context.emit(Phase.FAILED, step.title, plan.host, step.id, context.clock() - began, error.message)
         raise
-    context.emit(Phase.DONE, step.title, plan.host, step.id, context.clock() - began, answer.output.strip())
+    output = "" if step.shows_output else answer.output.strip()
+    context.emit(Phase.DONE, step.title, plan.host, step.id, context.clock() - began, output)
     return answer
 
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from rolling_upgrade.engine import executor, history, lock_file, locking
 from rolling_upgrade.engine.executor import RunContext, StepRunner
 from rolling_upgrade.engine.host import Cancelled, Host, LocalHost
-from rolling_upgrade.engine.journal import END, GO, PREPARE, Journal, Words
+from rolling_upgrade.engine.journal import END, GO, PREPARE, RELEASE, Journal, Words
 from rolling_upgrade.engine.model import Channels, Event, HostResult, Notice, Phase
 from rolling_upgrade.engine.plan import Plan, Step
 from rolling_upgrade.engine.serialization import to_plain
@@ -38,8 +38,9 @@ from rolling_upgrade.errors import (
     UndoFailed,
 )
 
-#: The states that a run reaches before its end: it holds the lock; it waits for `go`.
-LOCKED, PREPARED = "locked", "prepared"
+#: The states that a run reaches before its end: it holds the lock; it is prepared, and waits for a word; its release
+#: command has started; that has succeeded.
+LOCKED, PREPARED, RELEASING, RELEASED = "locked", "prepared", "releasing", "released"
 #: How long the workstation may take to show that it has received the end of a run: longer than it reconnects.
 SEEN_SECONDS = 75.0
 #: The bytes of the host's history that may have the release of a killed run.
@@ -143,7 +144,7 @@ class RunExecutor:
             if (refused := self._lock()) is not None:
                 return refused
             self.announce(LOCKED)
-            return self._prepare() or self._change()
+            return self._prepare() or self._release() or self._wait_for_go() or self._change()
         except Exception as error:  # noqa: BLE001 - a defect must end the run with a result
             return _end(HostResult.UNKNOWN, executor.as_rolling_error(self.document.plan, error))
 
@@ -177,7 +178,7 @@ class RunExecutor:
                 return _end(HostResult.UNKNOWN, self._lost(lost))
             if plan.steps and all(step.id in done for step in plan.steps):
                 return self._finalize(0.0)
-            self._undo([step for step in plan.steps if step.id in started], cause)
+            self._undo([step for step in (*plan.release, *plan.steps) if step.id in started], cause)
         except UndoFailed as error:
             return _end(HostResult.UNDO_FAILED, error)
         except RollingError as error:
@@ -228,7 +229,7 @@ class RunExecutor:
         return None
 
     def _prepare(self) -> RunEnd | None:
-        """Prepare the host and wait for `go`. Return the end of a run that may not continue."""
+        """Prepare the host. Return the end of a run that may not continue."""
         if not self._wait_for(PREPARE) or self.words.cancelled.is_set():
             return self._not_started()
         try:
@@ -240,10 +241,28 @@ class RunExecutor:
         except Exception as error:  # noqa: BLE001 - a defect ends the run like a failed step
             return self._end_preparation(executor.as_rolling_error(self.document.plan, error))
         self.announce(PREPARED)
+        return None
+
+    def _release(self) -> RunEnd | None:
+        """Run the release command if this is the host that the workstation chose. Return the end of a run that failed."""
+        plan = self.document.plan
+        if not plan.release:
+            return None
+        if not self._wait_for(RELEASE) or self.words.cancelled.is_set():
+            return self._not_started()
+        if not self.words.has(RELEASE):
+            return None
+        self.announce(RELEASING)
+        if (end := self._apply(replace(plan, steps=plan.release), self.context.clock())) is not None:
+            return end
+        self.announce(RELEASED)
+        return None
+
+    def _wait_for_go(self) -> RunEnd | None:
         return None if self._wait_for(GO) else self._not_started()
 
     def _wait_for(self, word: str) -> bool:
-        """Wait for a word, and keep the lock while the workstation shows that it is there."""
+        """Wait for a word, or for `go`, and keep the lock while the workstation shows that it is there."""
         return self.words.wait_for(word, self.document.lease_seconds, lambda: not self.runner.renew())
 
     def _not_started(self) -> RunEnd:
@@ -256,12 +275,9 @@ class RunExecutor:
         if self.words.cancelled.is_set():
             return RunEnd(HostResult.NOT_STARTED)
         seconds = self.document.lease_seconds
-        return _end(
-            HostResult.NOT_STARTED,
-            StepFailed(
-                f"{plan.host}: no word from the workstation for {seconds:g} s; the run ended, nothing was changed."
-            ),
-        )
+        changed = "only its release command has run" if self.words.has(RELEASE) else "nothing was changed"
+        message = f"{plan.host}: no word from the workstation for {seconds:g} s; the run ended, {changed}."
+        return _end(HostResult.NOT_STARTED, StepFailed(message))
 
     def _end_preparation(self, error: RollingError) -> RunEnd:
         """Record the failed preparation and release the lock; a preparation has nothing to undo."""
@@ -273,7 +289,11 @@ class RunExecutor:
 
     def _change(self) -> RunEnd:
         """Run the steps, and finalize or undo them."""
-        plan, began = self.document.plan, self.context.clock()
+        began = self.context.clock()
+        return self._apply(self.document.plan, began) or self._finalize(self.context.clock() - began)
+
+    def _apply(self, plan: Plan, began: float) -> RunEnd | None:
+        """Run the steps of a plan. Return the end of a run that failed, with its steps undone."""
         try:
             executor.apply(self.runner, plan, self.context)
         except UndoFailed as error:
@@ -285,7 +305,7 @@ class RunExecutor:
                 return self._ended(HostResult.UNKNOWN, began, error)
             undone = any(step.undo is not None for step in plan.steps)
             return self._ended(HostResult.UNDONE if undone else HostResult.NOT_STARTED, began, error)
-        return self._finalize(self.context.clock() - began)
+        return None
 
     def _finalize(self, seconds: float) -> RunEnd:
         """Record the release. A failure does not undo it."""

@@ -28,9 +28,10 @@ from rolling_upgrade.engine.shell import quote
 DIED_STATUS = 43
 #: Exit status of a follower whose reader is gone.
 GONE_STATUS = 46
-#: Control words: prepare the host; change it; stop and undo; the workstation is there; it has received the end.
-PREPARE, GO, CANCEL, WAIT, SEEN = "prepare", "go", "cancel", "wait", "seen"
-_WORDS = frozenset({PREPARE, GO, CANCEL, WAIT, SEEN})
+#: Control words: prepare the host; run the release command; change the host; stop and undo; the workstation is there;
+#: it has received the end.
+PREPARE, RELEASE, GO, CANCEL, WAIT, SEEN = "prepare", "release", "go", "cancel", "wait", "seen"
+_WORDS = frozenset({PREPARE, RELEASE, GO, CANCEL, WAIT, SEEN})
 #: The key of the line that ends a run.
 END = "end"
 _END_START = b'{"end"'
@@ -228,8 +229,13 @@ class Words:
                 self.cancelled.set()
             self._changed.notify_all()
 
+    def has(self, word: str) -> bool:
+        """Whether the word was received."""
+        with self._changed:
+            return word in self._given
+
     def wait_for(self, word: str, lease_seconds: float, renew: Callable[[], bool] = lambda: True) -> bool:
-        """Wait for a word.
+        """Wait for a word, or for `go`.
 
         Return False after `cancel`, after `lease_seconds` without any word from the workstation, and when `renew`, which
         is called from time to time while the workstation is there, returns False.
@@ -237,8 +243,8 @@ class Words:
         renewed_at = began = time.monotonic()
         while True:
             with self._changed:
-                if word in self._given or self.cancelled.is_set():
-                    return word in self._given
+                if (is_given := bool({word, GO} & self._given)) or self.cancelled.is_set():
+                    return is_given
                 left = max(began, self._received_at) + lease_seconds - time.monotonic()
                 if left <= 0:
                     return False

@@ -424,6 +424,19 @@ class Thresholds:
 
 
 @dataclass(frozen=True)
+class ReleaseCommand:
+    """A command of a deploy that runs once, in a container of the new image, before any new container starts.
+
+    An `entrypoint` of None is that of the service; an empty one runs the command itself.
+    """
+
+    service: str
+    command: tuple[str, ...]
+    timeout_seconds: float = 900.0
+    entrypoint: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Application:
     """The application on one host: names, services in upgrade order, data paths, public address."""
 
@@ -453,6 +466,7 @@ class Application:
     channels: Channels = field(default=Channels(), repr=False)
     thresholds: Thresholds = Thresholds()
     watch: WatchRules = field(default_factory=WatchRules)
+    release_command: ReleaseCommand | None = None
 
     def service(self, name: str) -> Service:
         """The service with that name. Raises KeyError."""
@@ -943,14 +957,15 @@ class Phase(str, Enum):
     UNDONE = "undone"
     NOTE = "note"
     PROGRESS = "progress"
+    OUTPUT = "output"
 
 
 @dataclass(frozen=True)
 class Event:
     """An event of a run, at `at` Unix seconds.
 
-    An empty `step` means the whole host, an empty `host` the whole run. `detail` has the lines of a log, or a text of
-    the progress of a step. `sent` and `total` are the bytes of a transfer, with a total of 0 if it is unknown.
+    An empty `step` means the whole host, an empty `host` the whole run. `detail` has the lines of a log, new lines of
+    output, or a text of the progress of a step. `sent` and `total` are the bytes of a transfer, with a total of 0 if it is unknown.
     """
 
     at: float

@@ -30,7 +30,7 @@ class Step:
 
     A step is safe to repeat, and so is its undo. An undo also works when the step stopped half-way. `pushes` are the
     images that the workstation offers to the host while the step runs. Consecutive steps with the same non-empty
-    `group` run at the same time.
+    `group` run at the same time. `shows_output` reports each line of output while the step runs.
     """
 
     id: str
@@ -41,6 +41,7 @@ class Step:
     undo_title: str = ""
     pushes: tuple[Push, ...] = ()
     group: str = ""
+    shows_output: bool = False
 
 
 def step_groups(steps: Iterable[Step]) -> tuple[tuple[Step, ...], ...]:
@@ -77,6 +78,7 @@ class Plan:
     Attributes:
         acquire: acquires the host's lock and observes the host again under it.
         prepare: has no effect on visitors; all hosts finish it before any host continues.
+        release: runs on one host of the run, see `one_release`; the steps of all hosts wait for its success.
         steps: may affect visitors; after a failure, the executor undoes the started steps in reverse order.
         finalize: drains the old colors, records the release and releases the lock.
         abort: records the failure and releases the lock, after the undo.
@@ -92,6 +94,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     acquire: tuple[Step, ...] = ()
     prepare: tuple[Step, ...] = ()
+    release: tuple[Step, ...] = ()
     steps: tuple[Step, ...] = ()
     finalize: tuple[Step, ...] = ()
     abort: tuple[Step, ...] = ()
@@ -109,6 +112,15 @@ class Plan:
     def is_locked(self) -> bool:
         """Whether the run holds the host's lock."""
         return bool(self.acquire)
+
+
+def one_release(plans: Iterable[Plan]) -> tuple[Plan, ...]:
+    """Keep the release command in the first plan that has one: it runs once per run."""
+    kept, is_taken = [], False
+    for plan in plans:
+        kept.append(replace(plan, release=()) if is_taken else plan)
+        is_taken = is_taken or bool(plan.release)
+    return tuple(kept)
 
 
 def target(plans: Iterable[Plan]) -> str:

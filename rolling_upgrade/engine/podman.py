@@ -200,6 +200,7 @@ def one_off(
     *,
     name: str,
     release: str = "",
+    entrypoint: Sequence[str] | None = None,
     options: Sequence[str] = (),
 ) -> Script:
     """Run a command in a new container of a service, attached to this script, and remove the container when it ends.
@@ -215,6 +216,7 @@ def one_off(
         command: the command and its arguments; none for the command of the image.
         name: see `one_off_name`.
         release: the id of the release, for the label.
+        entrypoint: replaces that of the service or image; an empty one runs the command itself.
         options: more options of `podman run`, such as `--interactive`.
     """
     directory = config_directory(app, service)
@@ -222,6 +224,7 @@ def one_off(
     marks = {"app": app.name, "environment": app.environment, "release": release, ONE_OFF: service.name}
     arguments = ["podman", "run", "--rm", "--name", name, "--pull=never", "--network", network_name(app.name)]
     arguments += [*_options(app, service, env_file), "--log-driver", "none", *_label_options(marks), *options]
+    arguments += entrypoint_option(service.entrypoint if entrypoint is None else entrypoint)
     return script(
         _environment(service, directory, env_file),
         *(refuse_link(mount.source) for mount in service.mounts),
@@ -243,6 +246,13 @@ def _options(app: Application, service: Service, env_file: str) -> list[str]:
     if service.confinement:
         arguments += _confinement(service.confinement)
     return [*arguments, *option_arguments(app.name, service.options)]
+
+
+def entrypoint_option(entrypoint: Sequence[str] | None) -> list[str]:
+    """The option that replaces the entrypoint of an image. Source: podman-run(1): a JSON array, or '' for none."""
+    if entrypoint is None:
+        return []
+    return ["--entrypoint", json.dumps(list(entrypoint)) if entrypoint else ""]
 
 
 def _label_options(marks: Mapping[str, str]) -> list[str]:

@@ -22,11 +22,15 @@ _COUNTS_CHARACTERS = 40
 
 @dataclass(frozen=True)
 class Progress:
-    """The progress of a step: a text, or the bytes of a transfer, whose `total` is 0 if it is unknown."""
+    """The progress of a step: a text, or the bytes of a transfer, whose `total` is 0 if it is unknown.
+
+    Of a step that shows its output, `lines` are the new lines.
+    """
 
     text: str = ""
     sent: int = 0
     total: int = 0
+    lines: str = ""
 
 
 def parse(line: str) -> Progress | None:

@@ -17,8 +17,8 @@ from typing import Any, Protocol, TypeVar
 from rolling_upgrade.engine import locking, observation
 from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.host import StreamingHost
-from rolling_upgrade.engine.host_run import LOCKED, PREPARED, RunDocument, RunEnd
-from rolling_upgrade.engine.journal import CANCEL, GO, PREPARE
+from rolling_upgrade.engine.host_run import LOCKED, PREPARED, RELEASED, RELEASING, RunDocument
+from rolling_upgrade.engine.journal import CANCEL, GO, PREPARE, RELEASE
 from rolling_upgrade.engine.model import (
     Application,
     Channels,
@@ -64,10 +64,14 @@ class HostRun:
 
 @dataclass(frozen=True)
 class HostOutcome:
-    """The outcome of a run on one host: its summary line, and the error if there was one."""
+    """The outcome of a run on one host: its summary line, and the error if there was one.
+
+    `has_released` tells whether the release command was started on the host.
+    """
 
     summary: HostSummary
     error: RollingError | None = None
+    has_released: bool = False
 
     @property
     def result(self) -> HostResult | LockLost:
@@ -107,6 +111,8 @@ def roll_out(
         running = [each for each in locked if isinstance(each, _Locked)]
         messages.started([each.host_run for each in running])
         prepared, failed = phases.prepare_all(running)
+        if not failed:
+            prepared, failed = phases.release(prepared)
         if failed:
             return [*outcomes, *failed, *(phases.not_started(each) for each in prepared)]
         return [*outcomes, *phases.upgrade(prepared)]
@@ -243,12 +249,33 @@ class _Rollout:
         locked.remote.send(PREPARE)
         end = locked.remote.wait_for(PREPARED)
         self._offers.pop(locked.name, ExitStack()).close()
-        return locked if end is None else _from_end(locked.host_run, end)
+        return locked if end is None else _outcome_of(locked)
+
+    def release(self, locked: list[_Locked]) -> tuple[list[_Locked], list[HostOutcome]]:
+        """Run the release command on the first host that has one. Return the hosts that may continue, and the failed one.
+
+        A host of the first batch gets `go` beforehand: with the command done, it needs no workstation.
+        """
+        chosen = [each for each in locked if each.host_run.plan.release][:1]
+        self.interrupts.handle()
+        if not chosen or self._context.cancelled.is_set():
+            return locked, []
+        first, *_ = split_batches([each.name for each in locked], self._rollout.batch)
+
+        def release_one(host: _Locked) -> HostOutcome | None:
+            host.remote.send(RELEASE)
+            if host.name in first:
+                host.remote.send(GO)
+            host.remote.wait_for(RELEASED)
+            return None if RELEASED in host.remote.reached else _outcome_of(host)
+
+        failed = [outcome for outcome in self._each(chosen, release_one, self._lost) if outcome is not None]
+        return [each for each in locked if not failed or each not in chosen], failed
 
     def not_started(self, locked: _Locked) -> HostOutcome:
         """End the run on a host that may not continue because another host failed."""
         locked.remote.send(CANCEL)
-        return _from_end(locked.host_run, locked.remote.end())
+        return _outcome_of(locked)
 
     def upgrade(self, locked: list[_Locked]) -> list[HostOutcome]:
         """Upgrade batch after batch; after a batch with a failure, leave the remaining hosts unchanged."""
@@ -268,7 +295,7 @@ class _Rollout:
 
     def _upgrade_one(self, locked: _Locked) -> HostOutcome:
         locked.remote.send(GO)
-        return _from_end(locked.host_run, locked.remote.end())
+        return _outcome_of(locked)
 
     def _lost(self, locked: _Locked, error: RollingError) -> HostOutcome:
         return _outcome(locked.host_run, HostResult.UNKNOWN, 0, error)
@@ -339,8 +366,11 @@ def wait_for_all(futures: Sequence[Future[R]], interrupts: Interrupts) -> None:
         interrupts.handle()
 
 
-def _from_end(host_run: HostRun, end: RunEnd) -> HostOutcome:
-    return _outcome(host_run, end.result, end.seconds, end.raised)
+def _outcome_of(locked: _Locked) -> HostOutcome:
+    """Wait for the end of the run on a host, and return its outcome."""
+    end = locked.remote.end()
+    outcome = _outcome(locked.host_run, end.result, end.seconds, end.raised)
+    return replace(outcome, has_released=RELEASING in locked.remote.reached)
 
 
 def _outcome(host_run: HostRun, result: HostResult, seconds: float, error: RollingError | None = None) -> HostOutcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from rolling_upgrade.engine.masking import MASK
@@ -40,6 +40,12 @@ def quote(value: str | int | float) -> str:
 def shell_join(*values: str | int | float) -> str:
     """A command line of quoted words."""
     return " ".join(quote(value) for value in values)
+
+
+def shown_command(argv: Sequence[str]) -> str:
+    """Return a command in one line, as its author would type it."""
+    shown = argv[2] if tuple(argv[:2]) == ("sh", "-c") and len(argv) == 3 else shell_join(*argv)
+    return " ".join(shown.split())
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,12 @@ OUTPUT_BYTES = 65_536
 LOG_BYTES, KEPT_BYTES = 8 << 20, 1 << 20
 #: Names the step in the environment of its processes: session ids are reused, above all after a reboot.
 STEP_VARIABLE = "ROLLING_UPGRADE_STEP"
+#: The most bytes of output that a step shows while it runs; its log has all of them.
+SHOWN_BYTES = 262_144
+#: The most characters of a line that it shows.
+_SHOWN_CHARACTERS = 1000
+#: The lines that it shows of the output in which it exceeds these bytes.
+_SHOWN_LINES = 50
 _TICK_SECONDS = 0.1
 #: The interval of the checks while a step writes more than `OUTPUT_BYTES` in one.
 _BUSY_TICK_SECONDS = 0.01
@@ -93,7 +99,7 @@ class StepProcess:
             )
             self._write(step, "session", f"{process.pid}\n")
             try:
-                _wait(process, log, stop, on_progress)
+                _wait(process, log, stop, _shown(on_progress) if step.shows_output else _newest(on_progress))
             except BaseException:
                 end_session(process.pid, process.poll)
                 process.wait()
@@ -211,9 +217,9 @@ def _program(step: Step) -> IO[bytes]:
 
 
 def _wait(
-    process: subprocess.Popen[bytes], log: _Log, stop: Callable[[], bool], on_progress: Callable[[Progress], None]
+    process: subprocess.Popen[bytes], log: _Log, stop: Callable[[], bool], on_lines: Callable[[bytes], None]
 ) -> None:
-    """Wait for the end of the process, and report the newest progress that its log contains."""
+    """Wait for the end of the process, and pass on the new lines in its log, without the last line break."""
     handle = os.pidfd_open(process.pid)
     rest, seconds = b"", _TICK_SECONDS
     try:
@@ -225,15 +231,46 @@ def _wait(
             seconds = _BUSY_TICK_SECONDS if len(new) > OUTPUT_BYTES else _TICK_SECONDS
             whole, _, rest = (rest + new).rpartition(b"\n")
             rest = rest[-OUTPUT_BYTES:]
-            if (found := _newest_progress(whole)) is not None:
-                on_progress(found)
+            if whole:
+                on_lines(whole)
             if ended:
+                if rest:
+                    on_lines(rest)
                 process.wait()
                 return
             if stop():
                 raise Cancelled(str(process.args))
     finally:
         os.close(handle)
+
+
+def _newest(on_progress: Callable[[Progress], None]) -> Callable[[bytes], None]:
+    """Return a function that reports the newest progress in new lines of output."""
+
+    def report(lines: bytes) -> None:
+        if (found := _newest_progress(lines)) is not None:
+            on_progress(found)
+
+    return report
+
+
+def _shown(on_progress: Callable[[Progress], None]) -> Callable[[bytes], None]:
+    """Return a function that reports new lines of output, each cut to a readable length, up to SHOWN_BYTES in all."""
+    left = SHOWN_BYTES
+
+    def report(lines: bytes) -> None:
+        nonlocal left
+        if left <= 0:
+            return
+        left -= len(lines)
+        # A program that draws a bar returns to the start of its line.
+        texts = [line.rstrip(b"\r").rpartition(b"\r")[2].decode(errors="replace") for line in lines.split(b"\n")]
+        shown = [text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…" for text in texts]
+        if left <= 0:
+            shown = [*shown[-_SHOWN_LINES:], "… The log on the host has the rest of the output."]
+        on_progress(Progress(lines="\n".join(shown)))
+
+    return report
 
 
 def _newest_progress(lines: bytes) -> Progress | None:

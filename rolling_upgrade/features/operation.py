@@ -26,7 +26,7 @@ from rolling_upgrade.engine.model import (
     exit_code,
     new_run_id,
 )
-from rolling_upgrade.engine.plan import Plan
+from rolling_upgrade.engine.plan import Plan, one_release
 from rolling_upgrade.engine.preflight import Finding
 from rolling_upgrade.engine.rollout import HostOutcome, HostRun, roll_out, split_batches
 from rolling_upgrade.engine.shell import Script, direct
@@ -106,8 +106,10 @@ class Operation:
             # First report a live lock: its run may have caused the findings.
             refuse_live_locks(states, environment)
             refuse(findings, f"a {spec.action}")
+        shown = one_release(host_run.plan for host_run in host_runs)
+        releasing = next((plan.host for plan in shown if plan.release), "")
         self.reporter.plan(
-            [host_run.plan for host_run in host_runs],
+            shown,
             scripts=self.dry_run,
             batches=split_batches([host_run.name for host_run in host_runs], environment.rollout.batch),
         )
@@ -120,7 +122,7 @@ class Operation:
 
         def plan_again(state: HostState) -> Plan:
             new = plan(state)
-            self.reporter.plan([new])
+            self.reporter.plan([new if state.host == releasing else replace(new, release=())])
             return new
 
         notifier = RunNotifier(environment, self.context, spec.action)
@@ -143,7 +145,7 @@ class Operation:
             hosts=tuple(outcome.summary for outcome in outcomes),
             message=self._message(spec, code, outcomes),
             undo_command=spec.undo_command([run for run in host_runs if run.name in changed]),
-            warnings=self.fleet.environment.warnings,
+            warnings=(*self.fleet.environment.warnings, *_data_warnings(code, outcomes, host_runs)),
         )
 
     def _message(self, spec: OperationSpec, code: ExitCode, outcomes: Sequence[HostOutcome]) -> str:
@@ -168,6 +170,21 @@ class Operation:
         default = f"{PROGRAM} status --env {self.fleet.environment.name}; then run the same command again"
         given = (outcome.error.next_step for outcome in outcomes if outcome.error and outcome.error.next_step)
         return f"{' '.join(parts)} Next: {next(given, default)}"
+
+
+def _data_warnings(code: ExitCode, outcomes: Sequence[HostOutcome], host_runs: Sequence[HostRun]) -> Iterator[str]:
+    """Yield what remains of a release command after a run that failed, and how to restore the data."""
+    if code is ExitCode.DONE:
+        return
+    plans = {host_run.name: host_run for host_run in host_runs}
+    for host in (outcome.summary.host for outcome in outcomes if outcome.has_released):
+        plan, app = plans[host].plan, plans[host].application
+        what = f"{host}: the release command was started, and no undo reverts what it changed in the data."
+        if app.database or app.database_server:
+            restore = f"{PROGRAM} restore {plan.run_id} --env {plan.environment} --hosts {host}"
+            yield f"{what} The backup taken before it is {plan.run_id}; to restore it: {restore}"
+        else:
+            yield f"{what} This run took no backup of a database"
 
 
 @contextmanager

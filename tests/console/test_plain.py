@@ -42,6 +42,10 @@ def summary(
         (Event(NOW, Phase.UNDOING, "Back to blue", "web1", "flip"), "flip  undoing  Back to blue"),
         (Event(NOW, Phase.DONE, "upgraded", "web1", "", 31.2), "done 31.2s  upgraded"),
         (Event(NOW, Phase.NOTE, "lock taken over", "web1"), "lock taken over"),
+        (
+            Event(NOW, Phase.OUTPUT, "migrate", "web1", "release", 3, "Applying 0001… OK"),
+            "release  | Applying 0001… OK",
+        ),
     ],
 )
 def test_event_lines_every_phase_is_one_line_with_its_time(event: Event, line: str) -> None:
@@ -151,3 +155,11 @@ def test_summary_lines_have_message_and_warnings() -> None:
 )
 def test_result_line_describes_the_exit_code(code: int, how: str) -> None:
     assert how in result_line(summary(exit_code=code))
+
+
+def test_event_lines_each_line_of_output_has_its_host_and_step() -> None:
+    plain, stream = reporter("hunter2")
+
+    plain.event(Event(NOW, Phase.OUTPUT, "migrate", "web1", "release", 3, "first\n  hunter2\n"))
+
+    assert stream.getvalue() == "03:12:45 web1  release  | first\n03:12:45 web1  release  |   ••••••\n"

@@ -16,7 +16,7 @@ import pytest
 
 from rolling_upgrade.engine import host_run, lock_file, observation
 from rolling_upgrade.engine.host_run import RunDocument, RunEnd
-from rolling_upgrade.engine.journal import CANCEL, END, GO, PREPARE, Journal, Words
+from rolling_upgrade.engine.journal import CANCEL, END, GO, PREPARE, RELEASE, Journal, Words
 from rolling_upgrade.engine.model import Event, HostResult, Outcome, Phase, Release
 from rolling_upgrade.engine.plan import Plan, Step, record_failure, record_success
 from rolling_upgrade.engine.shell import direct, script
@@ -216,11 +216,11 @@ def wait_for_file(path: Path) -> None:
     raise AssertionError(f"{path} did not appear")
 
 
-def killed_at(home: Path, made: Plan) -> None:
+def killed_at(home: Path, made: Plan, *words: str) -> None:
     """Execute the plan in a process, and kill it when a step writes the file `now`."""
     child = os.fork()
     if child == 0:
-        execute(document(made), PREPARE, GO)
+        execute(document(made), *(words or (PREPARE, GO)))
         os._exit(0)
     wait_for_file(home / "now")
     os.kill(child, signal.SIGKILL)
@@ -327,3 +327,61 @@ def test_execute_without_a_lock_again_after_a_kill_continues(home: Path) -> None
     end, done = execute(document(made), PREPARE, GO)
 
     assert (end.result, done) == (HostResult.PREPARED, ["a", "b"])
+
+
+def releasing(home: Path, text: str = ":", **scripts: str) -> Plan:
+    """Return a plan with a release command."""
+    made = plan(home, **scripts)
+    body, undo = (script(f"{part}\necho {name} >> {home}/done") for part, name in ((text, "release"), (":", "removed")))
+    return replace(made, release=(Step("release", "migrate", body, 10, undo, "remove the container"),))
+
+
+def test_execute_release_command_runs_before_the_steps(home: Path) -> None:
+    end, done = execute(document(releasing(home)), PREPARE, RELEASE, GO)
+
+    assert (end.result, done) == (HostResult.UPGRADED, ["backup", "release", "a", "b"])
+    states = [message["state"] for message in Journal(home, "r2").messages() if "state" in message]
+    assert states == ["locked", "prepared", "releasing", "released"]
+
+
+def test_execute_release_command_of_another_host_is_left_out(home: Path) -> None:
+    end, done = execute(document(releasing(home)), PREPARE, GO)
+
+    assert (end.result, done) == (HostResult.UPGRADED, ["backup", "a", "b"])
+
+
+def test_execute_failed_release_command_ends_the_run_before_its_steps(home: Path) -> None:
+    end, done = execute(document(releasing(home, "exit 3")), PREPARE, RELEASE, GO)
+
+    assert (end.result, end.error, done) == (HostResult.UNDONE, "StepFailed", ["backup", "removed"])
+    assert (held(home), outcome(home)) == (False, "undone")
+
+
+def test_execute_cancelled_release_command_is_removed(home: Path) -> None:
+    end = execute_cancelled_at(releasing(home, "sleep 60"), "release", Phase.STARTED, PREPARE, RELEASE, GO)
+
+    assert (end.result, end.error, held(home)) == (HostResult.UNDONE, "Interrupted", False)
+    assert (home / "done").read_text().split() == ["backup", "removed"]
+
+
+def test_execute_cancelled_at_its_release_command_does_not_start_it(home: Path) -> None:
+    end = execute_cancelled_at(releasing(home), "backup", Phase.DONE, PREPARE, RELEASE, GO)
+
+    assert (end.result, held(home)) == (HostResult.NOT_STARTED, False)
+    assert (home / "done").read_text().split() == ["backup"]
+
+
+def test_execute_released_host_without_a_word_says_what_has_run(home: Path) -> None:
+    end, done = execute(document(releasing(home), lease_seconds=0.2), PREPARE, RELEASE)
+
+    assert (end.result, done, held(home)) == (HostResult.NOT_STARTED, ["backup", "release"], False)
+    assert "only its release command has run" in end.message
+
+
+def test_execute_again_after_a_kill_removes_the_container_of_the_release_command(home: Path) -> None:
+    made = releasing(home, f"touch {home}/now; sleep 60")
+    killed_at(home, made, PREPARE, RELEASE, GO)
+
+    end, done = execute(document(made))
+
+    assert (end.result, done, held(home)) == (HostResult.UNDONE, ["backup", "removed"], False)

@@ -623,3 +623,22 @@ def test_one_off_labels_name_no_color(programs: Programs, tmp_path: Path) -> Non
         "rolling.release": "r2",
         "rolling.one-off": "backend",
     }
+
+
+@pytest.mark.parametrize(("entrypoint", "given"), [(None, []), ((), [""]), (("sh", "-c"), ['["sh", "-c"]'])])
+def test_one_off_entrypoint(
+    entrypoint: tuple[str, ...] | None, given: list[str], programs: Programs, tmp_path: Path
+) -> None:
+    (tmp_path / "home").mkdir()
+    programs.add("podman")
+    name = podman.one_off_name("shop", "backend-release")
+    text = podman.one_off(APP, backend(), ["migrate"], name=name, entrypoint=entrypoint)
+    sh(moved(text, APP, tmp_path / "home"), path=programs.path)
+
+    assert after(programs.calls("podman")[-1], "--entrypoint") == given
+
+
+def test_one_off_has_the_entrypoint_of_its_service(programs: Programs, tmp_path: Path) -> None:
+    *_, words = run_once(programs, tmp_path / "home", backend(entrypoint=("/bin/start",)), "migrate")
+
+    assert after(words, "--entrypoint") == ['["/bin/start"]']

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,9 +15,10 @@ from rolling_upgrade.engine import rollout as rolling
 from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.engine.host_run import RunEnd
 from rolling_upgrade.engine.model import Channels, HostResult, HostState, Phase
-from rolling_upgrade.engine.plan import Plan
+from rolling_upgrade.engine.plan import Plan, Step
 from rolling_upgrade.engine.remote_run import RemoteRun
 from rolling_upgrade.engine.rollout import HostOutcome, HostRun, roll_out
+from rolling_upgrade.engine.shell import script
 from rolling_upgrade.errors import (
     ConnectionDropped,
     HostUnreachable,
@@ -332,3 +334,62 @@ def test_roll_out_unexpected_error_while_a_lock_is_released_is_a_note(scene: Sce
     }
     assert scene.calls("web3")[-1] == "unlock"
     assert any("could not be released" in title for title in scene.titles(Phase.NOTE))
+
+
+def releasing(name: str) -> Plan:
+    """Return a plan with a release command."""
+    step = Step("release", "migrate", script("migrate"), 10, script("undo release"), "remove the container")
+    return replace(three_steps(name), release=(step,))
+
+
+def members_with_release(scene: Scene, **replies: list[Answer]) -> list[HostRun]:
+    """Return three hosts: web1 has no release command, the others have one."""
+    return [
+        scene.host_run("web1"),
+        scene.host_run("web2", plan=releasing("web2"), **replies),
+        scene.host_run("web3", plan=releasing("web3")),
+    ]
+
+
+@pytest.mark.parametrize("batch", ["1", "100%"])
+def test_roll_out_release_command_runs_once_before_the_steps_of_all_hosts(batch: str, scene: Scene) -> None:
+    outcomes = go(scene, *members_with_release(scene), batch=batch)
+
+    assert set(results(outcomes).values()) == {HostResult.UPGRADED}
+    released = [entry for entry in scene.log if entry.endswith("step release")]
+    assert released == ["web2 step release"]
+    at = scene.log.index("web2 step release")
+    assert all(
+        scene.log.index(f"{name} step backup") < at < scene.log.index(f"{name} step a") for name in results(outcomes)
+    )
+    assert [outcome.summary.host for outcome in outcomes if outcome.has_released] == ["web2"]
+
+
+def test_roll_out_failed_release_command_leaves_all_hosts_as_they_were(scene: Scene) -> None:
+    outcomes = go(scene, *members_with_release(scene, step_release=FAILS))
+
+    assert results(outcomes) == {
+        "web1": HostResult.NOT_STARTED,
+        "web2": HostResult.UNDONE,
+        "web3": HostResult.NOT_STARTED,
+    }
+    assert not [entry for entry in scene.log if entry.endswith(tuple(STEPS))]
+    assert [outcome.has_released for outcome in outcomes if outcome.summary.host == "web2"] == [True]
+
+
+def test_roll_out_release_command_of_a_host_that_fails_later_is_known(scene: Scene) -> None:
+    [outcome] = go(scene, scene.host_run("web1", plan=releasing("web1"), step_a=FAILS))
+
+    assert (outcome.summary.result, outcome.has_released) == (HostResult.UNDONE, True)
+
+
+def test_roll_out_interrupted_before_the_release_command_runs_none(scene: Scene) -> None:
+    def interrupt() -> None:
+        scene.context.cancelled.set()
+
+    outcomes = go(
+        scene, scene.host_run("web1", plan=releasing("web1"), step_backup=[interrupt]), scene.host_run("web2")
+    )
+
+    assert HostResult.UPGRADED not in results(outcomes).values()
+    assert "web1 step release" not in scene.log

@@ -386,3 +386,50 @@ def test_run_stopped_lets_the_running_program_complete(home: Path, tmp_path: Pat
         run(home, f"{program} {began} {complete}\ntouch {after}", stop=began.exists)
 
     assert (complete.exists(), after.exists()) == (True, False)
+
+
+def shown(home: Path, text: str) -> tuple[Answer, list[Progress]]:
+    """Run a step that shows its output; return its answer and what it showed."""
+    reported: list[Progress] = []
+    visible = replace(step(text), shows_output=True)
+    answer = StepProcess(home, "run", 60).run(visible, stop=lambda: False, on_progress=reported.append)
+    return answer, reported
+
+
+def test_run_shows_the_output_of_a_step_while_it_runs(home: Path) -> None:
+    seen = quote(str(home / "seen"))
+    reported: list[str] = []
+
+    def see(found: Progress) -> None:
+        reported.append(found.lines)
+        (home / "seen").touch()
+
+    visible = replace(
+        step(f"echo one; until [ -e {seen} ]; do sleep 0.01; done; echo two >&2; printf three"), shows_output=True
+    )
+    answer = StepProcess(home, "run", 60).run(visible, stop=lambda: False, on_progress=see)
+
+    assert reported[0] == "one"
+    assert "\n".join(reported).split() == ["one", "two", "three"]
+    assert answer == Answer(0, "one\ntwo\nthree")
+
+
+def test_run_shows_the_last_state_of_a_bar(home: Path) -> None:
+    _, reported = shown(home, "printf '10%%\\r50%%\\r100%%\\n'; echo 'with\r'")
+
+    assert "\n".join(found.lines for found in reported).split() == ["100%", "with"]
+
+
+def test_run_bounds_the_output_that_it_shows_but_not_its_log(home: Path) -> None:
+    _, reported = shown(home, f"yes | head -c {4 * step_process.SHOWN_BYTES}; printf '%3000s\\n' x")
+
+    text = "\n".join(found.lines for found in reported)
+    assert len(text) <= step_process.SHOWN_BYTES + step_process.OUTPUT_BYTES
+    assert reported[-1].lines.endswith("The log on the host has the rest of the output.")
+    assert len(journal(home, "step.log")) == 4 * step_process.SHOWN_BYTES + 3001
+
+
+def test_run_cuts_a_long_line_that_it_shows(home: Path) -> None:
+    _, reported = shown(home, "printf '%3000s\\n' x")
+
+    assert [len(line) for found in reported for line in found.lines.split("\n")] == [1001]

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import BaseModel
 
 from rolling_upgrade import config
+from rolling_upgrade.config.commands import Release
 from rolling_upgrade.config.containers import Volume
 from rolling_upgrade.config.inventory import EnvironmentEntry, Host, Inventory, Monitoring, RolloutPolicy, Setup
 from rolling_upgrade.config.services import (
@@ -243,6 +244,10 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "Suite.pass_env": ("JAVA_HOME", "_x1"),
     "Services.reports": ("reports", "my 'reports'"),
     "FullChain.service": ("backend",),
+    "Release.service": ("backend",),
+    "Release.command": ("migrate now", "echo 'a' && $(b)"),
+    "Release.timeout_seconds": ("15m",),
+    "Release.entrypoint": ("entry", "it's an entry"),
     "FullChain.path": ("/api/health",),
     "RolloutPolicy.batch": ("100%", "2"),
     "RolloutPolicy.parallel": ("16",),
@@ -298,7 +303,8 @@ FIELDS: dict[str, tuple[Any, ...]] = {
 EXECUTED = frozenset({"EnvironmentEntry.env_command"})
 
 MODELS: tuple[type[BaseModel], ...] = (
-    Health, Gate, Drain, Variable, Route, Mount, Volume, Limits, Build, Service, FullChain, Building, Suite, Services,
+    Health, Gate, Drain, Variable, Route, Mount, Volume, Limits, Build, Service, FullChain, Release, Building, Suite,
+    Services,
     RolloutPolicy, Setup, Monitoring, Host, EnvironmentEntry, Inventory,
 )  # fmt: skip
 
@@ -406,7 +412,9 @@ class Project:
         service["build"] = build | {"args": {"OWN_ARG": build["args"]}}
         own = self._of("Building")
         own["pass_env"] = [own["pass_env"]]
-        content = {"full_chain": self._of("FullChain"), "services": [service], "building": own}
+        release = self._of("Release")
+        release |= {name: ["run", release[name]] for name in ("command", "entrypoint")}
+        content = {"full_chain": self._of("FullChain"), "services": [service], "building": own, "release": release}
         suites = [suite | {"env": {"OWN_TEXT": suite["env"]}, "pass_env": [suite["pass_env"]]}]
         return content | {"suites": suites, "reports": self.fields["Services.reports"]}
 

@@ -133,10 +133,10 @@ def check_fields(values: dict[str, str], status: int) -> None:
     models = {"Mount", "Volume", "Limits", "Service"}
     names = {name: fields[name] for name in FIELDS if name.partition(".")[0] in models and name != "Service.labels"}
     names |= {name: fields[name] for name in ("Host.user", "Host.roles", "Host.groups", "Host.jump", "Host.address")}
+    names |= {name: fields[name] for name in ("Route.prefix", "FullChain.path", "FullChain.service", "Release.service")}
     names |= {
-        name: fields[name] for name in ("Route.prefix", "FullChain.path", "FullChain.service", "RolloutPolicy.batch")
+        name: fields[name] for name in ("EnvironmentEntry.user", "EnvironmentEntry.setup_user", "RolloutPolicy.batch")
     }
-    names |= {name: fields[name] for name in ("EnvironmentEntry.user", "EnvironmentEntry.setup_user")}
     assert [
         (name, value) for name, value in names.items() if value and not PLAIN.fullmatch(re.sub("[~%,]", "-", value))
     ] == []
@@ -151,6 +151,7 @@ def check_fields(values: dict[str, str], status: int) -> None:
         assert f"{fields['Mount.target'].rstrip('/')}:ro".encode() in found.ran.words
         assert f"{found.app.name}-{fields['Volume.name']}".encode() in found.ran.words
         assert fields["Service.labels"].encode() in found.ran.words
+        assert fields["Release.command"].encode() in found.ran.words
         assert ("location", (fields["Route.prefix"],)) in {
             (directive.name, directive.arguments) for directive in found.site
         }

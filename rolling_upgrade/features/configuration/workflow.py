@@ -32,6 +32,7 @@ from rolling_upgrade.engine.model import (
 )
 from rolling_upgrade.engine.paths import backup_directory
 from rolling_upgrade.engine.podman import volume_name
+from rolling_upgrade.engine.shell import shown_command
 from rolling_upgrade.errors import PROGRAM, ConfigError, ConfigIssue, ExitCode
 
 
@@ -268,6 +269,9 @@ def _derived(target: Target) -> dict[str, Effective]:
         ("backups of the uploads", app.uploads_backups or backup_directory(app) if app.uploads else ""),
         ("full chain", f"{app.full_chain.path} on {app.full_chain.service}'s service port" if app.full_chain else ""),
     ]
+    if (release := app.release_command) is not None:
+        limit = f"in a new container of {release.service}, within {release.timeout_seconds:g} s"
+        rows.append(("release command", f"{shown_command(release.command)}: {limit}"))
     for service in app.services:
         rows += [(f"{service.name}: {name}", value) for name, value in _service(app, service)]
     return {name: Effective(value or "none", "derived") for name, value in rows}

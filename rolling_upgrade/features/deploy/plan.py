@@ -59,6 +59,7 @@ def plan_deploy(state: HostState, spec: DeploySpec, rollout: RolloutPolicy) -> P
         ),
         acquire=(acquire(spec, rollout),),
         prepare=builder.prepare(),
+        release=builder.release(),
         steps=builder.steps(new_site),
         finalize=(*(spec.data.after if spec.data else ()), builder.drain(leftovers), recording),
         abort=(record_failure(app.home, record),),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from rolling_upgrade.engine import health_gate, image_push, nginx, podman
+from rolling_upgrade.engine import health_gate, image_push, nginx, podman, untrusted
 from rolling_upgrade.engine.image_push import Push
 from rolling_upgrade.engine.model import (
     Application,
@@ -21,11 +21,12 @@ from rolling_upgrade.engine.model import (
     Lock,
     Release,
     RolloutPolicy,
+    Service,
     ServiceRelease,
     Start,
 )
 from rolling_upgrade.engine.plan import Change, ServicePlan, Step
-from rolling_upgrade.engine.shell import Script, script, shell_join
+from rolling_upgrade.engine.shell import Script, script, shell_join, shown_command
 from rolling_upgrade.engine.site import client as site
 from rolling_upgrade.features.backup import shell as backup
 from rolling_upgrade.features.backup.manifest import BackupKind
@@ -130,6 +131,8 @@ class StepBuilder:
         The pull and the push also create the network, because only new containers can find it missing.
         """
         images = [self._app.service(choice.service).image for choice in self._changed if not self._is_kept(choice)]
+        if (releasing := self._releasing()) is not None:
+            images.append(releasing.image)
         steps = list(self._data.prepare)
         if self._action == "deploy":
             body = backup.take(self._app, self._spec.record.id, BackupKind.DEPLOY, state=self._state)
@@ -140,6 +143,40 @@ class StepBuilder:
         elif images:
             steps.append(self._with_network(self._pull(images)))
         return tuple(steps)
+
+    def release(self) -> tuple[Step, ...]:
+        """Return the release command. The lock of the host and the container's name keep it from running twice."""
+        app, command, service = self._app, self._app.release_command, self._releasing()
+        if command is None or service is None:
+            return ()
+        name = podman.one_off_name(app.name, f"{service.name}-release")
+        shown = shown_command(command.command)
+        return (
+            Step(
+                "release",
+                f"run the release command in a new container of {service.name}: {untrusted.line(shown)}",
+                script(
+                    podman.ensure_network(app.name),
+                    podman.one_off(
+                        *(app, service, command.command),
+                        name=name,
+                        release=self._spec.record.id,
+                        entrypoint=command.entrypoint,
+                    ),
+                ),
+                command.timeout_seconds,
+                script(podman.remove(name, seconds=service.drain.stop_seconds)),
+                "remove the container of the release command",
+                shows_output=True,
+            ),
+        )
+
+    def _releasing(self) -> Service | None:
+        """Return the service of the release command, if this run executes it: a deploy that changes a service."""
+        command = self._app.release_command
+        if command is None or self._action != "deploy" or not self._changed:
+            return None
+        return next((service for service in self._app.services if service.name == command.service), None)
 
     def _with_network(self, step: Step) -> Step:
         return replace(step, script=script(podman.ensure_network(self._app.name), step.script))

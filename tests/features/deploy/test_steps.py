@@ -8,11 +8,12 @@ import pytest
 
 from rolling_upgrade import rendering
 from rolling_upgrade.engine.image_push import Push
-from rolling_upgrade.engine.model import HostState, RolloutPolicy
+from rolling_upgrade.engine.model import HostState, ReleaseCommand, RolloutPolicy, Service
+from rolling_upgrade.engine.plan import Plan, one_release
 from rolling_upgrade.features.deploy.plan import plan_deploy
 from rolling_upgrade.features.deploy.steps import DeploySpec, push_step
-from tests.support.sample import LOCK, application, image
-from tests.support.states import RUN
+from tests.support.sample import LOCK, application, frontend, image
+from tests.support.states import RUN, as_wanted, outdated, plan, upgradable
 
 ID = "sha256:" + "e" * 64
 
@@ -54,3 +55,59 @@ def test_plan_without_pushed_images_pulls_them(action: str) -> None:
 
     assert [step.id for step in plan.prepare][-1] == "pull"
     assert plan.prepare[-1].pushes == ()
+
+
+MIGRATE = ReleaseCommand("backend", ("python", "manage.py", "migrate"), 300)
+
+
+def releasing(*services: Service, state: HostState | None = None, action: str = "deploy") -> Plan:
+    """Plan a run of an application with a release command."""
+    app = application(*services, release_command=MIGRATE)
+    wanted = replace(spec(), application=app, record=replace(RUN, action=action))
+    return plan_deploy(state or upgradable(app), wanted, RolloutPolicy())
+
+
+def test_release_command_runs_in_a_container_of_the_new_image() -> None:
+    [step] = releasing().release
+
+    assert step.title == "run the release command in a new container of backend: python manage.py migrate"
+    assert (step.timeout_seconds, step.shows_output) == (300, True)
+    assert "--name shop-backend-release --pull=never" in step.script.text
+    assert step.script.text.rstrip().endswith(f"{image('backend').pinned} python manage.py migrate")
+    assert step.undo is not None
+    assert "podman rm --force --ignore --time 4 shop-backend-release" in step.undo.text
+
+
+@pytest.mark.parametrize("action", ["rollback", "recovery"])
+def test_release_command_is_only_part_of_a_deploy(action: str) -> None:
+    assert releasing(action=action).release == ()
+
+
+def test_release_command_needs_its_service_on_the_host() -> None:
+    assert releasing(frontend()).release == ()
+
+
+def test_release_command_is_left_out_when_no_service_changes() -> None:
+    app = application()
+    site_only = replace(as_wanted(app), live_site_hash="another")
+
+    found = releasing(state=site_only)
+
+    assert (found.empty, found.release) == (False, ())
+
+
+def test_release_command_of_an_unchanged_service_has_its_image_pulled() -> None:
+    app = application()
+    state = as_wanted(app)
+    old = tuple(outdated(frontend()) if each.service == "frontend" else each for each in state.containers)
+
+    found = releasing(state=replace(state, containers=old))
+
+    assert len(found.release) == 1
+    assert image("backend").pinned in found.prepare[-1].script.text
+
+
+def test_one_release_keeps_the_first() -> None:
+    plans = one_release([plan(HostState("web0")), releasing(), releasing()])
+
+    assert [len(each.release) for each in plans] == [0, 1, 0]

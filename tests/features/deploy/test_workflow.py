@@ -474,3 +474,76 @@ def test_deploy_with_push_of_a_damaged_archive_changes_no_host(
         deploy("demo", root=project.root, transfer="push", image=given)
 
     assert fleet.changed() == []
+
+
+def with_release(project: Project, fleet: SimulatedFleet) -> None:
+    """Give the application a release command."""
+    project.edit("deploy/services.yaml", "services:\n", "release: {command: [migrate, --all]}\nservices:\n")
+
+
+def test_deploy_release_command_runs_on_the_first_host_before_any_start(
+    project: Project, fleet: SimulatedFleet
+) -> None:
+    with_release(project, fleet)
+
+    assert deploy("demo", root=project.root, batch="100%") is ExitCode.DONE
+
+    assert fleet.changed("web1") == [*PREPARED, "step release", *UPGRADED[len(PREPARED) :]]
+    assert fleet.changed("web2") == UPGRADED
+    released = fleet.log.index(("web1", "step release"))
+    assert released < min(n for n, (_, kind) in enumerate(fleet.log) if kind == "step backend.start")
+
+
+def test_deploy_dry_run_shows_the_release_command_on_its_host_only(
+    project: Project, fleet: SimulatedFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_release(project, fleet)
+
+    assert deploy("demo", root=project.root, dry_run=True, json=True) is ExitCode.DONE
+
+    plans = {row["host"]: row for row in map(json.loads, capsys.readouterr().out.splitlines()) if row["type"] == "plan"}
+    assert [step["title"] for step in plans["web1"]["release_command"]] == [
+        "run the release command in a new container of backend: migrate --all"
+    ]
+    assert plans["web2"]["release_command"] == []
+    assert fleet.changed() == []
+
+
+def test_deploy_failed_release_command_names_the_backup(
+    project: Project, fleet: SimulatedFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_release(project, fleet)
+    fleet.fail("web1", "step release", "column exists\n")
+
+    assert deploy("demo", root=project.root, batch="100%") is ExitCode.FAILED
+
+    out = capsys.readouterr().out
+    assert "column exists" in out
+    assert re.search(
+        r"warning: web1: the release command was started, .* The backup taken before it is (\S+); "
+        r"to restore it: rolling-upgrade restore \1 --env demo --hosts web1\n",
+        out,
+    )
+    assert "step backend.start" not in fleet.ran()
+    assert fleet.changed("web2")[-1] == "unlock"
+
+
+def test_deploy_that_fails_after_its_release_command_names_the_backup(
+    project: Project, fleet: SimulatedFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_release(project, fleet)
+    fleet.fail("web2", "step backend.start")
+
+    assert deploy("demo", root=project.root, batch="100%") is ExitCode.PARTLY_DONE
+
+    assert "to restore it: rolling-upgrade restore " in capsys.readouterr().out
+
+
+def test_deploy_of_an_up_to_date_fleet_runs_no_release_command(project: Project, fleet: SimulatedFleet) -> None:
+    with_release(project, fleet)
+    for host in ("web1", "web2"):
+        fleet.upgrade(host)
+
+    assert deploy("demo", root=project.root, batch="100%") is ExitCode.DONE
+
+    assert fleet.changed() == []
