@@ -5,6 +5,7 @@ from __future__ import annotations
 from invoke.collection import Collection
 
 from rolling_upgrade.features.access import tasks as access
+from rolling_upgrade.features.accessory import tasks as accessory
 from rolling_upgrade.features.attach import tasks as attach
 from rolling_upgrade.features.backup import tasks as backup
 from rolling_upgrade.features.build import tasks as build
@@ -65,6 +66,7 @@ namespace = Collection(
     setup=Collection("setup", setup.setup, setup.check),
     config=Collection.from_module(configuration, name="config"),
     access=Collection.from_module(access, name="access"),
+    accessory=Collection.from_module(accessory, name="accessory"),
     lock=Collection.from_module(lock, name="lock"),
     backup=Collection("backup", backup.backup, backup.verify, backup.fetch),
     notify=Collection.from_module(notify, name="notify"),
@@ -91,6 +93,15 @@ GROUPS = {
         "lock.status",
         "lock.acquire",
         "lock.release",
+    ),
+    "Accessories": (
+        "accessory.up",
+        "accessory.status",
+        "accessory.logs",
+        "accessory.exec",
+        "accessory.restart",
+        "accessory.upgrade",
+        "accessory.down",
     ),
     "Data": ("backup", "backups", "backup.verify", "backup.fetch", "restore", "prune"),
     "Hosts": (

@@ -28,6 +28,7 @@ from rolling_upgrade.engine import (
 )
 from rolling_upgrade.engine.host_run import RunDocument
 from rolling_upgrade.engine.model import (
+    AccessoryContainer,
     Application,
     Certificate,
     Color,
@@ -53,6 +54,7 @@ from rolling_upgrade.engine.resource import Resource, as_root, check
 from rolling_upgrade.engine.shell import Script, direct, quote
 from rolling_upgrade.features.access import shell as access
 from rolling_upgrade.features.access.keys import Access
+from rolling_upgrade.features.accessory import plan as accessories
 from rolling_upgrade.features.backup import manifest
 from rolling_upgrade.features.backup import shell as backup
 from rolling_upgrade.features.backup.manifest import Backup, BackupFile
@@ -74,7 +76,7 @@ from rolling_upgrade.features.setup import teardown
 from rolling_upgrade.features.watchdog import shell as watchdog
 from rolling_upgrade.features.watchdog.loop import recovery_script
 from rolling_upgrade.features.watchdog.policy import RecoveryAction
-from tests.support.sample import application, backend, frontend, image
+from tests.support.sample import application, backend, database, frontend, image
 from tests.support.ssh_keys import key as public_key
 from tests.support.states import RUN
 
@@ -124,11 +126,13 @@ def applications() -> dict[str, Application]:
         secured, database="", database_server=server, auto_backup=True, backup_calendar=("*-*-* 02:00:00",)
     )
     options = ContainerOptions(volumes=(Volume("media", "/app/media"),), labels=(("team", "it's us"),), init=True)
+    redis = database(name="redis", env=(), ports=(), options=ContainerOptions(), health=(), command=("it's", "$HOME"))
     counted = replace(
         application(backend(options=options), frontend()), request_metrics=True, metrics_dir="/srv/it's metrics"
     )
     return {
         "counted": counted,
+        "with-accessories": replace(application(), accessories=(database(), redis)),
         "plain": application(),
         "secured": secured,
         "bare": replace(bare, full_chain=None),
@@ -251,6 +255,27 @@ def of_backups(app: Application) -> Iterator[tuple[str, Script]]:
         yield from ((f"restore-{name}", script) for name, script in of_a_step(step))
 
 
+def of_accessories(app: Application) -> Iterator[tuple[str, Script]]:
+    """Every task, on a host without the accessories and on one that runs older ones."""
+    older = tuple(
+        AccessoryContainer(one.name, f"{app.name}-accessory-{one.name}", True, "running", "", 0, 0, one.image, spec="x")
+        for one in app.accessories
+    )
+    for action in accessories.Action:
+        for state in (HostState("web1"), HostState("web1", accessories=older)):
+            spec = accessories.AccessorySpec(
+                *(action, app, "production", "run", HOLDER, 60),
+                accessories=app.accessories,
+                removed=tuple(one.name for one in app.accessories),
+                data=True,
+            )
+            for step in every_step(accessories.plan(state, spec)):
+                yield from ((f"{action.value}-{len(state.accessories)}-{name}", text) for name, text in of_a_step(step))
+    for one in app.accessories:
+        yield f"exec-{one.name}", inside.execute_in_accessory(app, one.name, ["echo", "it's"])
+        yield f"exec-terminal-{one.name}", Script(inside.interactive_in_accessory(app, one.name, ["psql"]))
+
+
 def of_retention(app: Application) -> Iterator[tuple[str, Script]]:
     green = tuple((service, Color.GREEN) for service in ("backend", "former"))
     old = HostState("web1", active=green, containers=(replace(container("backend", Color.BLUE), running=False),))
@@ -318,7 +343,10 @@ def generated() -> Iterator[tuple[str, str]]:
                 yield f"{kind}-{look}-{name}", script.text
             for name, script in of_a_rollback(app, found):
                 yield f"{kind}-{look}-back-{name}", script.text
-        every = (of_a_run, of_looking, of_logs, of_backups, of_upkeep, of_retention, of_watching, of_setup, of_access)
+        every = (
+            *(of_a_run, of_looking, of_logs, of_backups, of_accessories, of_upkeep, of_retention, of_watching),
+            *(of_setup, of_access),
+        )
         for name, script in (row for part in every for row in part(app)):
             yield f"{kind}-{name}", script.text
         for name, script in of_monitoring(Environment("production", (Target("web1", "192.0.2.1", "deploy", app),))):

@@ -15,9 +15,12 @@ from rolling_upgrade.tasks import GROUPS, namespace
 
 NAMES = sorted(namespace.task_names)
 #: The tasks with a body of their own.
-WITH_BODY = {"exec", "setup.check"}
+WITH_BODY = {"accessory.exec", "exec", "setup.check"}
 #: Options that delete or replace data without a confirmation.
-DELETING = {("prune", "force"), ("restore", "force"), ("teardown", "data"), ("teardown", "confirm")}
+DELETING = {
+    *(("accessory.down", option) for option in ("data", "confirm", "force")),
+    *(("prune", "force"), ("restore", "force"), ("teardown", "data"), ("teardown", "confirm")),
+}
 #: The feature of each task whose name differs from its feature.
 FEATURES = {
     "backups": "backup",

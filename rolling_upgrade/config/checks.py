@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from rolling_upgrade.config import validators
+from rolling_upgrade.config.accessories import check_accessories
 from rolling_upgrade.config.inventory import EnvironmentEntry, Inventory
 from rolling_upgrade.config.issues import Issues, conceals, is_secret, known_key, nearest
 from rolling_upgrade.config.services import Services
@@ -141,6 +142,10 @@ def check_services(services: Services, file: str, complete: bool, issues: Issues
     ]
     for group in (names, aliases, routes, *targets):
         _check_distinct(group, file, issues)
+    taken = [
+        name for service in services.services for name in dict.fromkeys((service.name, service.alias or service.name))
+    ]
+    check_accessories(services.accessories, taken, file, issues)
     known = [service.name for service in services.services]
     named = {"full_chain.service": services.full_chain, "release.service": services.release}
     for place, entry in named.items():

@@ -1,4 +1,4 @@
-"""The options of a container that services and accessories share, in the forms that Compose users write."""
+"""The parts of a container that services and accessories share, in the forms that Compose users write."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from pydantic import BeforeValidator, Field
 
 from rolling_upgrade.config import validators
 from rolling_upgrade.config.issues import Strict
+from rolling_upgrade.config.validators import is_key
 from rolling_upgrade.engine import model
 
 _Boolean = Annotated[bool, validators.BOOLEAN]
+_Key = Annotated[str, validators.ENV_KEY]
+_Text = Annotated[str, validators.TEXT]
 
 _VOLUME = "a volume such as media:/app/media or media:/app/media:ro; directories of the host belong to `mounts`"
 _TMPFS = "a path, or a path with options, such as /cache:size=64MB,mode=1777"
@@ -185,3 +188,80 @@ def resolve_options(declared: ContainerOptions) -> model.ContainerOptions:
         labels=tuple(sorted((name, value) for name, _, value in labels)),
         init=declared.init,
     )
+
+
+class EnvValue(Strict):
+    """The value of an environment variable, which is no key, whatever it looks like."""
+
+    value: _Text = Field(description="The value. `${KEY}` and `${KEY:-default}` are replaced.")
+
+
+class Variable(Strict):
+    """An environment variable of a container, with the env key of its value or a literal."""
+
+    name: _Key
+    key: str = ""
+    literal: _Text = ""
+
+
+VARIABLE = "NAME, NAME: KEY, NAME: literal or NAME: {value: text}"
+
+
+def _variable(written: object) -> object:
+    """Convert the written form of one variable. Raises ValueError."""
+    if isinstance(written, str):
+        return {"name": validators.ENV_KEY(written), "key": written}
+    if isinstance(written, dict) and len(written) == 1:
+        ((name, value),) = written.items()
+        validators.ENV_KEY(name)
+        if isinstance(value, str):
+            return {"name": name} | ({"key": value or name} if not value or is_key(value) else {"literal": value})
+        if isinstance(value, dict) and list(value) == ["value"]:
+            return {"name": name, "literal": value["value"]}
+    raise ValueError(VARIABLE)
+
+
+def _variables(written: object) -> object:
+    """Convert a mapping of variables into a list."""
+    return [{name: value} for name, value in written.items()] if isinstance(written, dict) else written
+
+
+_WrittenVariable = _Key | dict[_Key, _Text | EnvValue]
+_Variable = Annotated[Variable, BeforeValidator(_variable, json_schema_input_type=_WrittenVariable)]
+Variables = Annotated[
+    tuple[_Variable, ...],
+    BeforeValidator(_variables, json_schema_input_type=tuple[_WrittenVariable, ...] | dict[_Key, _Text | EnvValue]),
+]
+
+
+class Mount(Strict):
+    """A directory of the host, mounted into the container."""
+
+    source: Annotated[str, validators.or_key(validators.HOST_PATH)] = Field(description="Path on the host.")
+    target: Annotated[str, validators.HOST_PATH] = Field(description="Path inside the container.")
+    parent: _Boolean = Field(default=False, description="`source` is a file; mount its directory.")
+    read_only: _Boolean = Field(default=False, description="Mount read-only.")
+    optional: _Boolean = Field(default=False, description="Omit the mount when the key is not set.")
+
+
+MOUNT = "SOURCE:TARGET or SOURCE:TARGET:ro"
+
+
+def _mount(written: object) -> object:
+    """Convert the short form of a mount. Raises ValueError."""
+    if not isinstance(written, str):
+        return written
+    words = written.rsplit(":", 2) if written.endswith((":ro", ":rw")) else [*written.rsplit(":", 1), "rw"]
+    if len(words) != 3 or not words[0] or not words[1].startswith("/") or re.match(r"[^$]*:", words[0]):
+        raise ValueError(MOUNT)
+    return {"source": words[0], "target": words[1]} | ({"read_only": "true"} if words[2] == "ro" else {})
+
+
+class Limits(Strict):
+    """The resource limits of the container. An env key that is not set means no limit."""
+
+    memory: Annotated[str, validators.or_key(validators.MEMORY)] = Field(default="", description="Memory limit.")
+    cpus: Annotated[str, validators.or_key(validators.CPUS)] = Field(default="", description="CPU limit.")
+
+
+Mounts = tuple[Annotated[Mount, BeforeValidator(_mount, json_schema_input_type=str | Mount)], ...]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rolling_upgrade.config import checks, validators
+from rolling_upgrade.config.accessories import resolve_accessories
 from rolling_upgrade.config.env_command import CommandFailed, output_of
 from rolling_upgrade.config.files import EnvFile, decoded, parse_env, parse_output, read_env, read_yaml
 from rolling_upgrade.config.inventory import EnvironmentEntry, Host
@@ -199,22 +200,27 @@ def _resolve_hosts(
         base = base | {"ENVIRONMENT": located.name}
     env_file = located.values_name(issues)
     services_file = issues.name(located.resolve(located.entry.services_file))
+    roles = {name: host.roles for name, host in located.entry.hosts.items()} or {"": ()}
     for name, host in (located.entry.hosts or {"": Host()}).items():
         path = f"environments.{located.name}.hosts.{name}.env"
         values = Values(env_file, base, issues.name(located.file), path, host.env, services_file, complete, issues)
         hosts.append(values)
         application = resolve(values, services, tag, host.roles)
+        accessories = resolve_accessories(services.accessories if services else (), roles, name, values)
         if application is not None and services is not None:
             user = host.user or located.entry.user
             checks.check_certificate_paths(application, user, values)
             checks.check_mounts(application, user, services, values)
-            applications[name] = application
+            here = {accessory.name for accessory in accessories}
+            elsewhere = tuple(one.name for one in services.accessories if one.name not in here)
+            applications[name] = replace(application, accessories=accessories, accessories_elsewhere=elsewhere)
     return applications, hosts
 
 
 def _check_keys(located: Located, base: dict[str, str], services: Services, strict: bool, issues: Issues) -> None:
     env_file = located.values_name(issues)
     known = {*KEYS, *(key for service in services.services for key in service.named_keys())}
+    known |= {key for accessory in services.accessories for key in accessory.named_keys()}
     checks.check_known_keys(base, known, env_file, strict, issues)
     checks.check_overrides(located.name, located.entry, known, issues.name(located.file), issues)
 

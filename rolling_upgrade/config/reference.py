@@ -16,8 +16,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from rolling_upgrade.config import validators
+from rolling_upgrade.config.accessories import Accessory, AccessoryHealth
 from rolling_upgrade.config.commands import Release
-from rolling_upgrade.config.containers import ContainerOptions, Volume
+from rolling_upgrade.config.containers import ContainerOptions, Limits, Mount, Volume
 from rolling_upgrade.config.files import read_yaml
 from rolling_upgrade.config.inventory import EnvironmentEntry, Host, Monitoring, RolloutPolicy, Setup
 from rolling_upgrade.config.issues import Issues, validate
@@ -29,8 +30,6 @@ from rolling_upgrade.config.services import (
     FullChain,
     Gate,
     Health,
-    Limits,
-    Mount,
     Route,
     Service,
     Services,
@@ -136,6 +135,8 @@ def page(services: Path) -> str:
     parts += _sections(("drain", Drain), ("routes[]", Route))
     parts += _sections(("mounts[]", Mount), ("limits", Limits), ("full_chain", FullChain))
     parts += _sections(("release", Release))
+    parts += [f"### `accessories[]`\n\n{Accessory.__doc__}\n\n{_table(Accessory, without=ContainerOptions)}"]
+    parts += _sections(("accessories[].health", AccessoryHealth))
     parts += _sections(("build", Build), ("building", Building), ("suites[]", Suite))
     return "\n".join(parts)
 

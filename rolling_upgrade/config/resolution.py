@@ -10,10 +10,10 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 from pydantic import ValidationError
 
 from rolling_upgrade.config import schedule, validators
-from rolling_upgrade.config.containers import resolve_options
+from rolling_upgrade.config.containers import Mount, resolve_options
 from rolling_upgrade.config.issues import report
 from rolling_upgrade.config.ports import service_ports
-from rolling_upgrade.config.services import Health, Mount, Service, Services
+from rolling_upgrade.config.services import Health, Service, Services
 from rolling_upgrade.config.settings import Settings
 from rolling_upgrade.config.values import Values
 from rolling_upgrade.engine import model

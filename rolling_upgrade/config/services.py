@@ -5,7 +5,6 @@ A value in capitals is the *name* of an env key, whose value is in the env file;
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePath
@@ -14,10 +13,10 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from rolling_upgrade.config import validators
+from rolling_upgrade.config.accessories import Accessory
 from rolling_upgrade.config.commands import Release
-from rolling_upgrade.config.containers import ContainerOptions
+from rolling_upgrade.config.containers import MOUNT, VARIABLE, ContainerOptions, Limits, Mounts, Variable, Variables
 from rolling_upgrade.config.issues import Strict
-from rolling_upgrade.config.validators import is_key
 from rolling_upgrade.config.values import named_keys, references
 from rolling_upgrade.engine import local_command, model
 
@@ -55,50 +54,6 @@ def _engine(text: str) -> tuple[str, ...] | None:
 
 _Passable = Annotated[str, validators.Validator(PASSABLE, _passable)]
 _Command = Annotated[tuple[str, ...], validators.COMMAND]
-
-
-class EnvValue(Strict):
-    """The value of an environment variable, which is no key, whatever it looks like."""
-
-    value: _Text = Field(description="The value. `${KEY}` and `${KEY:-default}` are replaced.")
-
-
-class Variable(Strict):
-    """An environment variable of a container, with the env key of its value or a literal."""
-
-    name: _Key
-    key: str = ""
-    literal: _Text = ""
-
-
-VARIABLE = "NAME, NAME: KEY, NAME: literal or NAME: {value: text}"
-
-
-def _variable(written: object) -> object:
-    """Convert the written form of one variable. Raises ValueError."""
-    if isinstance(written, str):
-        return {"name": validators.ENV_KEY(written), "key": written}
-    if isinstance(written, dict) and len(written) == 1:
-        ((name, value),) = written.items()
-        validators.ENV_KEY(name)
-        if isinstance(value, str):
-            return {"name": name} | ({"key": value or name} if not value or is_key(value) else {"literal": value})
-        if isinstance(value, dict) and list(value) == ["value"]:
-            return {"name": name, "literal": value["value"]}
-    raise ValueError(VARIABLE)
-
-
-def _variables(written: object) -> object:
-    """Convert a mapping of variables into a list."""
-    return [{name: value} for name, value in written.items()] if isinstance(written, dict) else written
-
-
-_WrittenVariable = _Key | dict[_Key, _Text | EnvValue]
-_Variable = Annotated[Variable, BeforeValidator(_variable, json_schema_input_type=_WrittenVariable)]
-_Variables = Annotated[
-    tuple[_Variable, ...],
-    BeforeValidator(_variables, json_schema_input_type=tuple[_WrittenVariable, ...] | dict[_Key, _Text | EnvValue]),
-]
 
 
 class Health(Strict):
@@ -154,36 +109,6 @@ class Route(Strict):
 def _route(written: object) -> object:
     """Convert a path prefix alone into a route."""
     return {"prefix": written} if isinstance(written, str) else written
-
-
-class Mount(Strict):
-    """A directory of the host, mounted into the container."""
-
-    source: Annotated[str, validators.or_key(validators.HOST_PATH)] = Field(description="Path on the host.")
-    target: Annotated[str, validators.HOST_PATH] = Field(description="Path inside the container.")
-    parent: _Boolean = Field(default=False, description="`source` is a file; mount its directory.")
-    read_only: _Boolean = Field(default=False, description="Mount read-only.")
-    optional: _Boolean = Field(default=False, description="Omit the mount when the key is not set.")
-
-
-MOUNT = "SOURCE:TARGET or SOURCE:TARGET:ro"
-
-
-def _mount(written: object) -> object:
-    """Convert the short form of a mount. Raises ValueError."""
-    if not isinstance(written, str):
-        return written
-    words = written.rsplit(":", 2) if written.endswith((":ro", ":rw")) else [*written.rsplit(":", 1), "rw"]
-    if len(words) != 3 or not words[0] or not words[1].startswith("/") or re.match(r"[^$]*:", words[0]):
-        raise ValueError(MOUNT)
-    return {"source": words[0], "target": words[1]} | ({"read_only": "true"} if words[2] == "ro" else {})
-
-
-class Limits(Strict):
-    """The resource limits of the container. An env key that is not set means no limit."""
-
-    memory: Annotated[str, validators.or_key(validators.MEMORY)] = Field(default="", description="Memory limit.")
-    cpus: Annotated[str, validators.or_key(validators.CPUS)] = Field(default="", description="CPU limit.")
 
 
 class Build(Strict):
@@ -272,13 +197,11 @@ class Service(ContainerOptions):
     routes: tuple[Annotated[Route, BeforeValidator(_route, json_schema_input_type=_UrlPath | Route)], ...] = Field(
         default=(), description="Path prefixes that Nginx routes to the service."
     )
-    mounts: tuple[Annotated[Mount, BeforeValidator(_mount, json_schema_input_type=str | Mount)], ...] = Field(
-        default=(), description=f"Mounted directories of the host: {MOUNT}, or the keys below."
-    )
+    mounts: Mounts = Field(default=(), description=f"Mounted directories of the host: {MOUNT}, or the keys below.")
     alias: Annotated[str, validators.SERVICE_NAME] = Field(
         default="", description="Network alias for other containers. Default: the name of the service."
     )
-    env: _Variables = Field(
+    env: Variables = Field(
         default=(),
         description=f"Environment variables of the container: {VARIABLE}. A variable whose key is not set is left out.",
     )
@@ -349,6 +272,9 @@ class Services(Strict):
     release: Release | None = Field(
         default=None,
         description="Command that a deploy runs once in a container of the new image, before new containers start.",
+    )
+    accessories: tuple[Accessory, ...] = Field(
+        default=(), description="Databases, caches and other containers that the services use and no deploy touches."
     )
     building: Building = Field(default=Building(), description="Defaults for all builds.")
     suites: tuple[Suite, ...] = Field(

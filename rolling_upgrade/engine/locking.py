@@ -189,5 +189,13 @@ def basis(state: HostState) -> str:
     containers = sorted((c.name, c.running, c.release, c.spec, c.image.digest) for c in state.containers)
     releases = [release.id for release in state.releases]
     active = sorted((name, color.value) for name, color in state.active)
-    parts = (active, containers, state.live_site_hash, releases, state.fact("maintenance"))
+    accessories = sorted((a.name, a.running, a.spec, a.image.digest) for a in state.accessories)
+    parts = (
+        active,
+        containers,
+        *([accessories] if accessories else []),
+        state.live_site_hash,
+        releases,
+        state.fact("maintenance"),
+    )
     return sha256(json.dumps(parts).encode())

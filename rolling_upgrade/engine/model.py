@@ -404,6 +404,40 @@ class DatabaseServer:
 
 
 @dataclass(frozen=True)
+class PublishedPort:
+    """A port of an accessory's container that the host publishes, on its loopback unless another address is given."""
+
+    host_port: int
+    container_port: int
+    address: str = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Accessory:
+    """A container that the application uses and no deploy touches, such as a database, with every value resolved.
+
+    Its name is its host name on the application's network. `health` is the command of its health check; without one it
+    has the check of its image, and without that it is healthy while it runs. `deadline_seconds` is the longest time
+    from its start until it is healthy. An empty `command` is that of the image.
+    """
+
+    name: str
+    image: Image
+    env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    mounts: tuple[Mount, ...] = ()
+    options: ContainerOptions = ContainerOptions()
+    command: tuple[str, ...] = ()
+    ports: tuple[PublishedPort, ...] = ()
+    health: tuple[str, ...] = ()
+    health_timeout_seconds: float = 5.0
+    deadline_seconds: float = 120.0
+    stop_seconds: float = 30.0
+    memory_bytes: int | None = None
+    cpus: float | None = None
+    confinement: Confinement = Confinement()
+
+
+@dataclass(frozen=True)
 class Login:
     """The credentials for a registry."""
 
@@ -438,7 +472,10 @@ class ReleaseCommand:
 
 @dataclass(frozen=True)
 class Application:
-    """The application on one host: names, services in upgrade order, data paths, public address."""
+    """The application on one host: names, services in upgrade order, data paths, public address.
+
+    `accessories_elsewhere` names those that only other hosts run.
+    """
 
     name: str
     environment: str
@@ -467,6 +504,8 @@ class Application:
     thresholds: Thresholds = Thresholds()
     watch: WatchRules = field(default_factory=WatchRules)
     release_command: ReleaseCommand | None = None
+    accessories: tuple[Accessory, ...] = ()
+    accessories_elsewhere: tuple[str, ...] = ()
 
     def service(self, name: str) -> Service:
         """The service with that name. Raises KeyError."""
@@ -756,6 +795,31 @@ class Container:
 
 
 @dataclass(frozen=True)
+class AccessoryContainer:
+    """The container of an accessory on a host, running or not; `spec` is the hash of its definition without its image."""
+
+    accessory: str
+    name: str
+    running: bool
+    status: str
+    started_at: str
+    restarts: int
+    exit_code: int
+    image: Image
+    image_id: str = ""
+    spec: str = ""
+
+
+@dataclass(frozen=True)
+class AccessoryCheck:
+    """The answer of an accessory's health check, '' for a good one; `exists` is false for one without a check."""
+
+    accessory: str
+    exists: bool
+    answer: str
+
+
+@dataclass(frozen=True)
 class Lock:
     """The holder of a host's lock, its reason, and the end of its lease (Unix seconds on the host's clock).
 
@@ -841,6 +905,8 @@ class HostState:
     facts: tuple[tuple[str, str], ...] = ()
     active: tuple[tuple[str, Color], ...] = ()
     containers: tuple[Container, ...] = ()
+    accessories: tuple[AccessoryContainer, ...] = ()
+    accessory_checks: tuple[AccessoryCheck, ...] = ()
     foreign: tuple[str, ...] = ()
     listening: tuple[int, ...] = ()
     releases: tuple[Release, ...] = ()
@@ -871,6 +937,15 @@ class HostState:
         return None
 
     @property
+    def supposed_accessories(self) -> tuple[str, ...]:
+        """The names of the accessories that are supposed to run on the host."""
+        return tuple(self.fact("accessories").split())
+
+    def accessory(self, name: str) -> AccessoryContainer | None:
+        """The container of that accessory, running or not."""
+        return next((container for container in self.accessories if container.accessory == name), None)
+
+    @property
     def held_lock(self) -> Lock | None:
         """The lock of the host while its lease lasts."""
         return self.lock if self.lock is not None and self.lock.expires_at > self.now else None
@@ -896,6 +971,7 @@ class Kind(str, Enum):
     """The subject of a check."""
 
     CONTAINER = "container"
+    ACCESSORY = "accessory"
     HTTP = "http"
     DATABASE = "database"
     DISK = "disk"
@@ -997,6 +1073,7 @@ class HostResult(str, Enum):
     """The state of a host at the end of a run."""
 
     UPGRADED = "upgraded"
+    CHANGED = "changed"
     ROLLED_BACK = "rolled back"
     RESTORED = "restored"
     RECOVERED = "recovered"
@@ -1012,7 +1089,7 @@ class HostResult(str, Enum):
     @classmethod
     def changed(cls) -> tuple[HostResult, ...]:
         """Return the results of a host whose complete plan was executed."""
-        return cls.UPGRADED, cls.ROLLED_BACK, cls.RESTORED, cls.RECOVERED
+        return cls.UPGRADED, cls.CHANGED, cls.ROLLED_BACK, cls.RESTORED, cls.RECOVERED
 
 
 #: The results of a host that is in the desired state.
@@ -1119,6 +1196,11 @@ class Occasion(str, Enum):
     RESTORE_UNDONE = "restore undone"
     RESTORE_PARTLY = "restore partly"
     RESTORE_FAILED = "restore failed"
+    ACCESSORY_STARTED = "accessory started"
+    ACCESSORY_DONE = "accessory done"
+    ACCESSORY_UNDONE = "accessory undone"
+    ACCESSORY_PARTLY = "accessory partly"
+    ACCESSORY_FAILED = "accessory failed"
     RECOVERY_DONE = "recovery done"
     RECOVERY_GIVEN_UP = "recovery given-up"
     CHECK_FAILING = "check failing"
@@ -1129,7 +1211,7 @@ class Occasion(str, Enum):
 
     @property
     def subject(self) -> str:
-        """The subject: `deploy`, `rollback`, `restore`, `recovery`, `check`, `test` or `message`."""
+        """The subject: `deploy`, `rollback`, `restore`, `accessory`, `recovery`, `check`, `test` or `message`."""
         return self.value.partition(" ")[0]
 
     @property

@@ -11,10 +11,11 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 
-from rolling_upgrade.engine import history, lock_file, maintenance, request, sqlite, untrusted
+from rolling_upgrade.engine import accessory, history, lock_file, maintenance, request, sqlite, untrusted
 from rolling_upgrade.engine.host import Answer, Host, malformed_answer
 from rolling_upgrade.engine.journal import UNSEEN
 from rolling_upgrade.engine.model import (
+    AccessoryContainer,
     Application,
     Color,
     Container,
@@ -27,7 +28,7 @@ from rolling_upgrade.engine.model import (
 )
 from rolling_upgrade.engine.nginx import request_log, site_file, site_helper
 from rolling_upgrade.engine.paths import ID_PATTERN, backup_directory
-from rolling_upgrade.engine.podman import LABEL
+from rolling_upgrade.engine.podman import LABEL, accessory_container
 from rolling_upgrade.engine.request import Request
 from rolling_upgrade.engine.shell import direct, quote, shell_join
 from rolling_upgrade.engine.site.client import rules_file
@@ -49,14 +50,14 @@ fact() {
 }"""
 _FIELDS = (
     "name", "status", "running", "started", "restarts", "exit", "image_id",
-    "app", "service", "color", "release", "image", "digest", "spec", "port",
+    "app", "service", "color", "release", "image", "digest", "spec", "port", "accessory",
 )  # fmt: skip
 
 #: The sections of every observation; early versions have no site.
 _PARTS = frozenset({"facts", "active", "containers", "listening", "releases", "lock", "probes", "end"})
 #: The row limits of sections whose processing takes more than linear time.
 _MOST_ROWS = 1000
-_COUNTED = ("facts", "active", "containers", "probes")
+_COUNTED = ("facts", "active", "containers", "probes", "accessories")
 #: The limit of the description and of the last event of an unseen run.
 _UNSEEN_BYTES = 16 << 10
 #: The longest time of a probe; curl gives up far earlier.
@@ -100,6 +101,8 @@ def shell_text(app: Application, *, probe: bool = True, version: bool = False) -
         "printf '%s\\n' \"$python\"",
         section("probes"),
         *(_probe(name, asked) for name, asked in probes(app) if probe),
+        section("accessories") if probe else "",
+        accessory.check_all(app) if probe else "",
         section("containers"),
         "cat <&4",
     )
@@ -159,6 +162,7 @@ fact backup_free_kib "$(df -Pk "$directory" | awk 'NR == 2 {{ print $4 }}')"
 fact database_kib "$(if [ -f {database} ]; then du -k {database} | cut -f 1; else echo 0; fi)"
 {last_backup(app)}
 fact maintenance "$({maintenance.origin(app)})"
+{accessory.supposed(app)}
 fact executing "$({lock_file.executing(app.home)})"
 {_unseen(app)}
 fact site "$({f"curl -fs --max-time 10 {url} || " if url else ""}:)\""""
@@ -248,7 +252,7 @@ def parse(app: str, host: str, text: str) -> HostState:
     if not parts.keys() >= _PARTS:
         raise Malformed(f"the observation of {host} is truncated")
     for part in _COUNTED:
-        if len(parts[part]) > _MOST_ROWS:
+        if len(parts.get(part, ())) > _MOST_ROWS:
             raise Malformed(f"the observation of {host} has more than {_MOST_ROWS} rows of {part}")
     facts = tuple((key, value.strip()) for key, _, value in (row.partition("=") for row in parts["facts"]))
     found = dict(facts)
@@ -259,6 +263,8 @@ def parse(app: str, host: str, text: str) -> HostState:
         facts=facts,
         active=tuple((name.removesuffix(".green"), Color.GREEN) for name in parts["active"] if name.endswith(".green")),
         containers=tuple(container for row in ours if (container := _container(row)) is not None),
+        accessories=tuple(kept for row in ours if (kept := _accessory(row)) is not None),
+        accessory_checks=accessory.parse_checks(parts.get("accessories", ())),
         foreign=foreign,
         listening=tuple(sorted({port for row in parts["listening"] if (port := _port(row.rpartition(":")[2]))})),
         releases=history.parse("\n".join(parts["releases"])),
@@ -271,9 +277,11 @@ def parse(app: str, host: str, text: str) -> HostState:
 
 
 def _containers(app: str, lines: list[str]) -> tuple[list[list[str]], tuple[str, ...]]:
-    """The rows of this application's containers, and the names of others."""
+    """The rows of this application's containers, and the names of others. Early versions know no accessories."""
     ours, foreign = [], []
     for row in (line.split("\t") for line in lines):
+        if len(row) == len(_FIELDS) - 1:
+            row.append("")
         if len(row) == len(_FIELDS) and row[7] == app:
             ours.append(row)
         else:
@@ -306,6 +314,29 @@ def _container(row: list[str]) -> Container | None:
         release=fields["release"],
         spec=fields["spec"],
         service_port=_port(fields["port"]),
+    )
+
+
+def _accessory(row: list[str]) -> AccessoryContainer | None:
+    fields = dict(zip(_FIELDS, row, strict=True))
+    name = fields["accessory"]
+    if not name or fields["name"] != accessory_container(fields["app"], name):
+        return None
+    try:
+        image = Image.parse(fields["image"])
+    except ValueError:
+        return None
+    return AccessoryContainer(
+        accessory=name,
+        name=fields["name"],
+        running=fields["running"] == "true",
+        status=fields["status"],
+        started_at=fields["started"],
+        restarts=untrusted.integer(fields["restarts"]),
+        exit_code=untrusted.integer(fields["exit"], minimum=-(2**31)),
+        image=image.with_digest(fields["digest"]),
+        image_id=fields["image_id"],
+        spec=fields["spec"],
     )
 
 

@@ -54,8 +54,14 @@ def volume_name(app: str, name: str) -> str:
 
 
 def volume_names(app: Application) -> tuple[str, ...]:
-    """The volumes that the services of this host name, without the application's prefix."""
-    return tuple(dict.fromkeys(volume.name for service in app.services for volume in service.options.volumes))
+    """The volumes that the services and accessories of this host name, without the application's prefix."""
+    every = (*(service.options for service in app.services), *(accessory.options for accessory in app.accessories))
+    return tuple(dict.fromkeys(volume.name for options in every for volume in options.volumes))
+
+
+def accessory_container(app: str, name: str) -> str:
+    """The name of an accessory's container."""
+    return f"{app}-accessory-{name}"
 
 
 def spec_hash(app: str, service: Service) -> str:
@@ -79,19 +85,19 @@ def spec_hash(app: str, service: Service) -> str:
     }
     if service.confinement:
         spec["confinement"] = to_plain(service.confinement)
-    if options := _options_in_use(service.options):
+    if options := options_in_use(service.options):
         spec["options"] = options
-    return _slow_hash(json.dumps(spec, sort_keys=True), f"{app}/{service.name}")
+    return slow_hash(json.dumps(spec, sort_keys=True), f"{app}/{service.name}")
 
 
-def _options_in_use(options: ContainerOptions) -> dict[str, object]:
+def options_in_use(options: ContainerOptions) -> dict[str, object]:
     """The options that differ from their defaults: an option that is added later changes no hash."""
     unused = to_plain(ContainerOptions())
     return {name: value for name, value in to_plain(options).items() if value != unused[name]}
 
 
 @lru_cache(maxsize=1024)
-def _slow_hash(text: str, salt: str) -> str:
+def slow_hash(text: str, salt: str) -> str:
     """16 hexadecimal digits by scrypt, in about 20 ms and 8 MiB. Source: RFC 7914."""
     import hashlib
 
@@ -132,8 +138,8 @@ def run(app: Application, service: Service, color: Color, release: str) -> Scrip
     arguments += ["--restart", _RESTART_POLICY.get(service.restart_policy, service.restart_policy)]
     arguments += _options(app, service, env_file)
     if service.confinement:
-        arguments += _log_options(service.confinement)
-    arguments += _label_options(labels(app, service, color, release))
+        arguments += log_options(service.confinement)
+    arguments += label_options(labels(app, service, color, release))
     return script(
         _environment(service, directory, env_file),
         *(refuse_link(mount.source) for mount in service.mounts),
@@ -178,7 +184,7 @@ def ensure_volumes(app: Application, options: ContainerOptions) -> str:
         volume = volume_name(app.name, name)
         marks = {"app": app.name, "environment": app.environment, "volume": name}
         exists = shell_join("podman", "volume", "exists", volume)
-        create = shell_join("podman", "volume", "create", *_label_options(marks), volume)
+        create = shell_join("podman", "volume", "create", *label_options(marks), volume)
         owner = shell_join("podman", "volume", "inspect", "--format", f'{{{{index .Labels "{LABEL}.app"}}}}', volume)
         refusal = f"the volume {volume} belongs to another application"
         commands.append(
@@ -223,7 +229,7 @@ def one_off(
     env_file = f"{directory}/env"
     marks = {"app": app.name, "environment": app.environment, "release": release, ONE_OFF: service.name}
     arguments = ["podman", "run", "--rm", "--name", name, "--pull=never", "--network", network_name(app.name)]
-    arguments += [*_options(app, service, env_file), "--log-driver", "none", *_label_options(marks), *options]
+    arguments += [*_options(app, service, env_file), "--log-driver", "none", *label_options(marks), *options]
     arguments += entrypoint_option(service.entrypoint if entrypoint is None else entrypoint)
     return script(
         _environment(service, directory, env_file),
@@ -239,12 +245,7 @@ def _options(app: Application, service: Service, env_file: str) -> list[str]:
     arguments = ["--stop-timeout", str(round(service.drain.stop_seconds)), "--env-file", env_file]
     for mount in service.mounts:
         arguments += ["--volume", f"{mount.source}:{mount.target}{':ro' if mount.read_only else ''}"]
-    if service.memory_bytes:
-        arguments += ["--memory", f"{service.memory_bytes}b"]
-    if service.cpus:
-        arguments += ["--cpus", f"{service.cpus:g}"]
-    if service.confinement:
-        arguments += _confinement(service.confinement)
+    arguments += limit_options(service.memory_bytes, service.cpus, service.confinement)
     return [*arguments, *option_arguments(app.name, service.options)]
 
 
@@ -255,22 +256,28 @@ def entrypoint_option(entrypoint: Sequence[str] | None) -> list[str]:
     return ["--entrypoint", json.dumps(list(entrypoint)) if entrypoint else ""]
 
 
-def _label_options(marks: Mapping[str, str]) -> list[str]:
+def label_options(marks: Mapping[str, str]) -> list[str]:
+    """The options that label a container or a volume."""
     return [word for key, value in marks.items() for word in ("--label", f"{LABEL}.{key}={value}")]
 
 
-def _confinement(confinement: Confinement) -> list[str]:
+def limit_options(memory_bytes: int | None, cpus: float | None, confinement: Confinement | None) -> list[str]:
     """The options that limit a container.
 
     Rootless on cgroup v1, Podman ignores the limits of processes and memory with a warning.
     """
-    arguments = ["--security-opt", "no-new-privileges"] if confinement.no_new_privileges else []
+    arguments = ["--memory", f"{memory_bytes}b"] if memory_bytes else []
+    if cpus:
+        arguments += ["--cpus", f"{cpus:g}"]
+    if confinement is None:
+        return arguments
+    arguments += ["--security-opt", "no-new-privileges"] if confinement.no_new_privileges else []
     for option, names in (("--cap-drop", confinement.cap_drop), ("--cap-add", confinement.cap_add)):
         arguments += [word for name in names for word in (option, name)]
     return [*arguments, "--pids-limit", str(confinement.pids_limit)]
 
 
-def _log_options(confinement: Confinement) -> list[str]:
+def log_options(confinement: Confinement) -> list[str]:
     """The options of a container's log.
 
     Source: podman-run(1): a k8s-file log starts anew at `max-size`; a journald log has the limits of the journal.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from rolling_upgrade.engine import untrusted
-from rolling_upgrade.engine.model import Application, Color, HostState, Service
+from rolling_upgrade.engine.model import Accessory, Application, Color, HostState, Service
 from rolling_upgrade.engine.podman import container_name
 from rolling_upgrade.engine.site import client as site
 from rolling_upgrade.errors import PROGRAM
@@ -63,6 +63,23 @@ def backup(state: HostState, app: Application) -> tuple[Finding, ...]:
     needed = ["podman", "flock", *(["python3", "sqlite3"] if app.database else []), *(["rsync"] if app.uploads else [])]
     needed += ["pg_dump"] if app.database_server else []
     found = [*_missing(state, needed), *(_prepared(state, app) if state.fact("home") != "yes" else [])]
+    return tuple(Finding(state.host, problem, remedy) for problem, remedy in found)
+
+
+def accessories(state: HostState, chosen: Iterable[Accessory]) -> tuple[Finding, ...]:
+    """All problems that prevent a change of these accessories."""
+    found = list(_missing(state, ["podman", "flock", "python3"]))
+    remedy = f"Run {PROGRAM} setup for this host first"
+    if state.fact("home") != "yes":
+        found.append(("the application's directory is missing or not writable", remedy))
+    if state.fact("linger") != "yes":
+        found.append(("linger is off: rootless containers would die after logout", remedy))
+    for accessory in chosen:
+        container = state.accessory(accessory.name)
+        for port in accessory.ports:
+            if port.host_port in state.listening and not (container and container.running):
+                problem = f"{accessory.name}: port {port.host_port} is in use by another process"
+                found.append((problem, f"Find the process: ss -tlnp | grep :{port.host_port}"))
     return tuple(Finding(state.host, problem, remedy) for problem, remedy in found)
 
 

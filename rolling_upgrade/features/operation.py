@@ -55,6 +55,8 @@ class OperationSpec:
         undone: introduces the hosts whose changes the run undid.
         nothing: the message when no host needs a change.
         undo_command: returns the command that reverts the changed hosts, '' without one.
+        name: what the operator has to type instead of yes, because the operation deletes data; '' for yes.
+        typed: that name from the command line.
     """
 
     action: str
@@ -64,6 +66,8 @@ class OperationSpec:
     undone: str
     nothing: str
     undo_command: Callable[[Sequence[HostRun]], str] = lambda _: ""
+    name: str = ""
+    typed: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,21 +121,27 @@ class Operation:
             return ExitCode.DONE
         refuse_live_locks(states, environment)
         if any(not host_run.plan.empty for host_run in host_runs):
-            force = self.force or not environment.rollout.confirm
-            prompt.confirm(spec.question, force=force, hint=spec.hint)
+            self._confirm(spec)
 
         def plan_again(state: HostState) -> Plan:
             new = plan(state)
             self.reporter.plan([new if state.host == releasing else replace(new, release=())])
             return new
 
-        notifier = RunNotifier(environment, self.context, spec.action)
+        notifier = RunNotifier(environment, self.context, spec.action.partition(".")[0])
         outcomes = roll_out(host_runs, plan_again, environment.rollout, self.context, notifier, rendering.engine)
         summary = self._summary(spec, outcomes, host_runs)
         summary = replace(summary, warnings=(*summary.warnings, *notifier.ended(summary, outcomes)))
         self.reporter.summary(summary)
         self.on_finish(summary)
         return ExitCode(summary.exit_code)
+
+    def _confirm(self, spec: OperationSpec) -> None:
+        if spec.name:
+            prompt.confirm_by_name(spec.question, spec.name, spec.typed, hint=spec.hint)
+        else:
+            force = self.force or not self.fleet.environment.rollout.confirm
+            prompt.confirm(spec.question, force=force, hint=spec.hint)
 
     def _summary(self, spec: OperationSpec, outcomes: Sequence[HostOutcome], host_runs: Sequence[HostRun]) -> Summary:
         code = exit_code((outcome.result for outcome in outcomes), interrupted=self.context.cancelled.is_set())

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Starts the active colors after a boot, and stops the others; then ends the runs that the power cut interrupted. Runs as
+# Starts the accessories and the active colors after a boot, and stops the other colors; then ends the runs that the power cut interrupted. Runs as
 # the deploy user.
 # Podman's restart service would start nothing or, with the policy `always`, also the old color. A container of an undone
 # release is not started: a failed first deploy leaves one in blue, the color without a flag.
@@ -50,7 +50,23 @@ start() {
 # A run that lost power may have left both colors up: from now on only the active one runs.
 rm -f "$home"/live/*.standby
 
-ids=$(podman ps --all --quiet --filter "label=rolling.app=$app")
+# Accessories first: a service may exit if it cannot reach its database. The directory of an accessory means that it is
+# supposed to run. 125: it has no health check.
+for place in "$home"/accessories/*/; do
+  [ -d "$place" ] || continue
+  name=$app-accessory-$(basename "$place")
+  start "$name" || failed=1
+  echo "$name started"
+  tries=0 status=0
+  timeout 10 podman healthcheck run "$name" >/dev/null 2>&1 || status=$?
+  while [ "$status" -ne 0 ] && [ "$status" -ne 125 ] && [ "$tries" -lt 60 ]; do
+    tries=$((tries + 1)) status=0
+    sleep 0.5
+    timeout 10 podman healthcheck run "$name" >/dev/null 2>&1 || status=$?
+  done
+done
+
+ids=$(podman ps --all --quiet --filter "label=rolling.app=$app" --filter label=rolling.service)
 # shellcheck disable=SC2086  # ids are hexadecimal words
 [ -z "$ids" ] || podman container inspect --format \
   '{{.Name}} {{index .Config.Labels "rolling.service"}} {{index .Config.Labels "rolling.color"}} {{index .Config.Labels "rolling.release"}}' $ids |

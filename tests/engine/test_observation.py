@@ -45,6 +45,7 @@ def row(**changes: str) -> str:
         "digest": image("backend").digest,
         "spec": "0123",
         "port": "8080",
+        "accessory": "",
     } | changes
     return "\t".join(values.values())
 
@@ -214,3 +215,27 @@ def test_observation_reports_whether_python_has_sqlite(body: str, fact: str, pro
 
     assert observation.parse(APP.name, "web1", done.stdout).fact("has_sqlite3") == fact
     assert [call[:3] for call in programs.calls("python3")] == [["python3", "-I", "-"]]
+
+
+def test_parse_container_of_an_accessory() -> None:
+    rows = row(name="shop-accessory-db", service="", color="", image="postgres:17", digest="", accessory="db")
+
+    found = observation.parse(APP.name, "web1", text(containers=rows, facts="accessories= db"))
+
+    assert (found.containers, found.foreign, found.supposed_accessories) == ((), (), ("db",))
+    assert found.accessory("db") is not None
+    assert found.accessories[0].image.reference == "postgres:17"
+
+
+def test_parse_container_kept_by_an_upgrade_is_no_accessory_and_not_foreign() -> None:
+    rows = row(name="shop-accessory-db-previous", service="", color="", image="postgres:17", accessory="db")
+
+    found = observation.parse(APP.name, "web1", text(containers=rows))
+
+    assert (found.accessories, found.foreign) == ((), ())
+
+
+def test_parse_container_of_an_observation_that_knows_no_accessories() -> None:
+    found = observation.parse(APP.name, "web1", text(containers=row().rpartition("\t")[0]))
+
+    assert [container.name for container in found.containers] == ["shop-backend-green"]

@@ -17,6 +17,7 @@ from rolling_upgrade.console.live import Board
 from rolling_upgrade.console.output import print_lines, print_result
 from rolling_upgrade.console.reporter import event_json, event_lines
 from rolling_upgrade.engine import (
+    accessory,
     history,
     image_push,
     lock_file,
@@ -230,6 +231,9 @@ PARSERS: dict[str, Parser] = {
     "features.doctor.diagnosis.parse_facts": Parser(diagnosis.parse_facts, FACTS, _facts),
     "features.prune.retention.parse": Parser(retention.parse, "free\t10\ngone\timage\tx\t3.5\nfree\t12\n", _pruned),
     "features.inspect.shell.parse": Parser(inspection.parse, "@@part host\n a\n@@part logs\n b\n@@end\n"),
+    "engine.accessory.parse_checks": Parser(
+        lambda text: accessory.parse_checks(untrusted.lines(text)), "db\t1\tno connection\nredis\t0\t\n"
+    ),
     "engine.lock_file.host_time": Parser(lock_file.host_time, "now=12\n"),
     "engine.lock_file.parse": Parser(lock_file.parse, HELD, _lock),
     "engine.lock_file.is_executing": Parser(lock_file.is_executing, "executing=yes\n"),

@@ -32,6 +32,7 @@ _PARTS = (
     generated.of_looking,
     generated.of_logs,
     generated.of_backups,
+    generated.of_accessories,
     generated.of_upkeep,
     generated.of_retention,
     generated.of_watching,
@@ -42,7 +43,8 @@ def resolved(environment: Environment) -> Application:
     """Return the application of the first host with digests for its images."""
     app = environment.targets[0].application
     pinned = (replace(entry, image=entry.image.with_digest(f"sha256:{'a' * 64}")) for entry in app.services)
-    return replace(app, services=tuple(pinned))
+    accessories = (replace(entry, image=entry.image.with_digest(f"sha256:{'b' * 64}")) for entry in app.accessories)
+    return replace(app, services=tuple(pinned), accessories=tuple(accessories))
 
 
 def scripts(environment: Environment) -> Iterator[str]:

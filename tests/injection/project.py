@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from rolling_upgrade import config
 from rolling_upgrade.config.commands import Release
-from rolling_upgrade.config.containers import Volume
+from rolling_upgrade.config.containers import Limits, Mount, Variable, Volume
 from rolling_upgrade.config.inventory import EnvironmentEntry, Host, Inventory, Monitoring, RolloutPolicy, Setup
 from rolling_upgrade.config.services import (
     Build,
@@ -24,13 +24,10 @@ from rolling_upgrade.config.services import (
     FullChain,
     Gate,
     Health,
-    Limits,
-    Mount,
     Route,
     Service,
     Services,
     Suite,
-    Variable,
 )
 from rolling_upgrade.config.settings import Settings
 from rolling_upgrade.engine.model import Environment

@@ -22,6 +22,7 @@ ORDER = (
 #: Which features each feature imports.
 FEATURE_IMPORTS = {
     "access": ("apply",),
+    "accessory": ("deploy", "exec", "operation", "registry", "status"),
     "apply": (),
     "attach": (),
     "backup": ("operation",),

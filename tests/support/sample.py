@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from rolling_upgrade.engine.model import (
+    Accessory,
     Application,
     Confinement,
+    ContainerOptions,
     Drain,
     Gate,
     Image,
     Lock,
     Mount,
     Probe,
+    PublishedPort,
     Route,
     Service,
+    Volume,
 )
 
 DIGEST = {"backend": "sha256:" + "a" * 64, "frontend": "sha256:" + "b" * 64, "worker": "sha256:" + "c" * 64}
@@ -67,3 +71,17 @@ def application(*services: Service, **changes: object) -> Application:
         "database": "/srv/shop/data/shop.db",
     }
     return Application(**(values | changes))  # type: ignore[arg-type]
+
+
+def database(**changes: object) -> Accessory:
+    """An accessory: PostgreSQL with a volume, a published port and a health check."""
+    values: dict[str, object] = {
+        "name": "db",
+        "image": Image("registry.test:5000/postgres", "17", "sha256:" + "d" * 64),
+        "env": (("POSTGRES_PASSWORD", "s3cret'of it"),),
+        "options": ContainerOptions(volumes=(Volume("db", "/var/lib/postgresql/data"),)),
+        "ports": (PublishedPort(15432, 5432),),
+        "health": ("pg_isready", "-U", "it's shop"),
+        "deadline_seconds": 20.0,
+    }
+    return Accessory(**(values | changes))  # type: ignore[arg-type]

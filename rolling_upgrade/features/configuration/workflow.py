@@ -22,6 +22,7 @@ from rolling_upgrade.engine import request
 from rolling_upgrade.engine.local_file import PUBLIC, replace
 from rolling_upgrade.engine.masking import MASK
 from rolling_upgrade.engine.model import (
+    Accessory,
     Application,
     Color,
     ContainerOptions,
@@ -31,8 +32,8 @@ from rolling_upgrade.engine.model import (
     Target,
 )
 from rolling_upgrade.engine.paths import backup_directory
-from rolling_upgrade.engine.podman import volume_name
-from rolling_upgrade.engine.shell import shown_command
+from rolling_upgrade.engine.podman import accessory_container, volume_name
+from rolling_upgrade.engine.shell import shell_join, shown_command
 from rolling_upgrade.errors import PROGRAM, ConfigError, ConfigIssue, ExitCode
 
 
@@ -206,10 +207,12 @@ class _Sources:
         services = validate(Services, content, issues.name(path), issues)
         self._services_name = issues.name(path)
         self._services = services.services if services else ()
+        self._accessories = services.accessories if services else ()
 
     def keys(self, host: str) -> Iterator[tuple[str, Effective]]:
         """Yield the keys of the settings and services, then unknown keys."""
         named = [key for service in self._services for key in service.named_keys()]
+        named += [key for accessory in self._accessories for key in accessory.named_keys()]
         for key in dict.fromkeys((*KEYS, *named, *self._base)):
             value, source = self._value(host, key)
             yield key, Effective(MASK if value and conceals(key, value) else value, source)
@@ -274,6 +277,8 @@ def _derived(target: Target) -> dict[str, Effective]:
         rows.append(("release command", f"{shown_command(release.command)}: {limit}"))
     for service in app.services:
         rows += [(f"{service.name}: {name}", value) for name, value in _service(app, service)]
+    for accessory in app.accessories:
+        rows += [(f"accessory {accessory.name}: {name}", value) for name, value in _accessory(app, accessory)]
     return {name: Effective(value or "none", "derived") for name, value in rows}
 
 
@@ -296,6 +301,20 @@ def _options(app: Application, options: ContainerOptions) -> Iterator[tuple[str,
         ("init", "yes" if options.init else ""),
     )
     yield from ((name, value) for name, value in given if value)
+
+
+def _accessory(app: Application, accessory: Accessory) -> Iterator[tuple[str, str]]:
+    yield "image", accessory.image.exact
+    yield "container", accessory_container(app.name, accessory.name)
+    yield "command", shell_join(*accessory.command) if accessory.command else "the image's"
+    yield "ports", ", ".join(f"{port.address}:{port.host_port} to {port.container_port}" for port in accessory.ports)
+    yield "mounts", ", ".join(f"{mount.source} at {mount.target}" for mount in accessory.mounts)
+    yield from _options(app, accessory.options)
+    yield "health check", shell_join(*accessory.health) if accessory.health else "the image's, else that it runs"
+    yield "deadline", f"{accessory.deadline_seconds:g} s until it is healthy, {accessory.stop_seconds:g} s to stop"
+    memory = f"{accessory.memory_bytes // 1024**2} MiB" if accessory.memory_bytes else "no memory limit"
+    yield "limits", f"{memory}, {f'{accessory.cpus:g} CPUs' if accessory.cpus else 'no CPU limit'}"
+    yield "environment keys", ", ".join(key for key, _ in accessory.env)
 
 
 def _service(app: Application, service: Service) -> Iterator[tuple[str, str]]:

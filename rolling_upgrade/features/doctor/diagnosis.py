@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from rolling_upgrade.engine import observation, preflight, untrusted
+from rolling_upgrade.engine import accessory, observation, preflight, untrusted
 from rolling_upgrade.engine.model import Application, Diagnosis, HostState, Level
 from rolling_upgrade.engine.nginx import site_helper
 from rolling_upgrade.engine.shell import Script, direct, quote, shell_join
@@ -98,7 +98,7 @@ def diagnose(state: HostState, app: Application, facts: HostFacts) -> tuple[Diag
         refused = [
             Diagnosis(state.host, Level.OK, "ready for a deploy: tools, directories, rights, ports, names, space")
         ]
-    checks = (_versions, _storage, _identities, _rights, _programs, _clock, _nginx, _certificate, _upkeep)
+    checks = (_versions, _storage, _identities, _rights, _programs, _clock, _nginx, _certificate, _accessories, _upkeep)
     rest = [Diagnosis(state.host, *row) for check in checks for row in check(state, app, facts)]
     return (*refused, *rest)
 
@@ -231,6 +231,22 @@ def _certificate(state: HostState, app: Application, facts: HostFacts) -> Iterat
         yield _warning(f"the certificate is not for {app.domain}", "Install one for that name")
     elif days >= CERTIFICATE_DAYS:
         yield _ok(f"the certificate is for {app.domain} and expires in {days} days")
+
+
+def _accessories(state: HostState, app: Application, _: HostFacts) -> Iterator[Row]:
+    declared = [accessory.name for accessory in app.accessories]
+    for name in accessory.expected(app, state):
+        if name not in declared:
+            remedy = f"{PROGRAM} accessory.down --env {app.environment} --name {name} removes it"
+            yield _warning(f"the accessory {name} runs here, but is not declared for this host", remedy)
+        elif problem := accessory.problem(name, state):
+            remedy = f"{PROGRAM} accessory.up --env {app.environment} --name {name}; accessory.logs shows its log"
+            yield _warning(f"the accessory {name} is declared, but {problem}", remedy)
+    for service, key, name in accessory.unreachable_urls(app):
+        remedy = "Run the accessory on this host too (`roles`), or name a host that the container reaches"
+        yield _warning(f"{service}: the host in {key} is the accessory {name}, which is not on this host", remedy)
+    if declared and all(not accessory.problem(name, state) for name in declared):
+        yield _ok(f"the accessories are healthy: {', '.join(declared)}")
 
 
 def _upkeep(state: HostState, _: Application, facts: HostFacts) -> Iterator[Row]:

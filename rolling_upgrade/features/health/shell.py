@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rolling_upgrade.engine import maintenance, observation, postgres, request, sqlite, untrusted
+from rolling_upgrade.engine import accessory, maintenance, observation, postgres, request, sqlite, untrusted
 from rolling_upgrade.engine.model import Application, Check, Color, HealthReport, HostState, Kind, Service
 from rolling_upgrade.engine.nginx import flag
 from rolling_upgrade.engine.observation import FACT, containers, last_backup, section
@@ -32,6 +32,7 @@ def check(app: Application) -> Script:
         'fact now "$(date +%s)"',
         last_backup(app),
         f'fact maintenance "$({maintenance.origin(app)})"',
+        accessory.supposed(app),
         section("active"),
         f"(cd {live} 2>/dev/null && ls) || :",
         section("containers"),
@@ -39,6 +40,8 @@ def check(app: Application) -> Script:
         section("lock"),
         f"cat {quote(app.home + '/lock/held')} 2>/dev/null || :",
         *(section(name) for name in ("listening", "releases", "probes")),
+        section("accessories"),
+        accessory.check_all(app),
         section("checks"),
         _requests(app),
         _resources(app),
@@ -145,6 +148,7 @@ def parse(app: Application, host: str, text: str, now: float | None = None) -> H
     rows = [row.split("\t") for row in observation.sections(text).get("checks", [])]
     checks = [
         *(_container_check(service, state) for service in app.services),
+        *(_accessory_check(name, state) for name in accessory.expected(app, state)),
         *_request_checks(app, state, rows),
         *_resource_checks(app, rows),
         *_database_checks(rows),
@@ -168,6 +172,13 @@ def _container_check(service: Service, state: HostState) -> Check:
         return Check(Kind.CONTAINER, name, False, detail, service.name)
     tag = container.image.tag or container.image.digest[7:19]
     return Check(Kind.CONTAINER, name, True, f"{color.value} {tag} runs, {container.restarts} restarts", service.name)
+
+
+def _accessory_check(name: str, state: HostState) -> Check:
+    problem = accessory.problem(name, state)
+    container = state.accessory(name)
+    tag = (container.image.tag or container.image.digest[7:19]) if container else ""
+    return Check(Kind.ACCESSORY, f"accessory {name}", not problem, problem or f"{tag} is healthy")
 
 
 def _request_checks(app: Application, state: HostState, rows: list[list[str]]) -> Iterator[Check]:

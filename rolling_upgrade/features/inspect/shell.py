@@ -9,7 +9,14 @@ from collections.abc import Iterator, Sequence
 
 from rolling_upgrade.engine import observation, request, untrusted
 from rolling_upgrade.engine.model import Application, Color
-from rolling_upgrade.engine.podman import ENTER, FIND_NAMESPACE, container_name, volume_name, volume_names
+from rolling_upgrade.engine.podman import (
+    ENTER,
+    FIND_NAMESPACE,
+    accessory_container,
+    container_name,
+    volume_name,
+    volume_names,
+)
 from rolling_upgrade.engine.request import Request
 from rolling_upgrade.engine.shell import Script, direct, quote, shell_join
 
@@ -63,6 +70,8 @@ def parse(text: str) -> dict[str, tuple[str, ...]]:
 def _parts(app: Application, services: Sequence[str]) -> Iterator[tuple[str, str]]:
     chosen = [service for service in app.services if service.name in services]
     names = [container_name(app.name, service.name, color) for service in chosen for color in Color]
+    if len(chosen) == len(app.services):
+        names += [accessory_container(app.name, accessory.name) for accessory in app.accessories]
     listening = [service for service in chosen if not service.is_worker]
     ports = [
         port for service in listening for port in (service.service_port, *(service.port(color) for color in Color))

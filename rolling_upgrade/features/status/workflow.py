@@ -13,8 +13,18 @@ from typing import Any, TextIO
 from rolling_upgrade import config
 from rolling_upgrade.console.output import Output, has_colors, print_result
 from rolling_upgrade.console.text import count, duration, one_line, table, unreachable_lines
+from rolling_upgrade.engine import accessory as accessories
 from rolling_upgrade.engine import untrusted
-from rolling_upgrade.engine.model import Container, Environment, HostState, ProbeResult, Service, Target, short_digest
+from rolling_upgrade.engine.model import (
+    AccessoryContainer,
+    Container,
+    Environment,
+    HostState,
+    ProbeResult,
+    Service,
+    Target,
+    short_digest,
+)
 from rolling_upgrade.engine.observation import unseen_run
 from rolling_upgrade.errors import ExitCode
 from rolling_upgrade.ssh.fleet import opened
@@ -43,6 +53,9 @@ def problems(target: Target, state: HostState) -> tuple[str, ...]:
             found.append(f"{service.name}: no {color.value} container, though {color.value} is the live color")
         elif not container.running:
             found.append(f"{service.name}: the live {color.value} container is {container.status or 'not running'}")
+    for name in accessories.expected(target.application, state):
+        if problem := accessories.problem(name, state):
+            found.append(f"accessory {name}: {problem}")
     found += [f"{probe.url or probe.name}: {probe.detail or 'no answer'}" for probe in state.probes if not probe.ok]
     return tuple(found)
 
@@ -82,6 +95,7 @@ def _host_lines(target: Target, state: HostState) -> Iterator[str]:
     yield f"{target.name} ({target.address})  {'UNHEALTHY' if wrong else 'ok'}"
     head = ("", "SERVICE", "COLOR", "TAG", "DIGEST", "UPTIME", "RESTARTS", "STATE")
     yield from table([head, *(_service_row(service, state) for service in target.application.services)])
+    yield from table([accessory_row(name, state) for name in accessories.expected(target.application, state)])
     yield from table([_probe_row(probe) for probe in state.probes])
     backup = _backup(state.fact("last_backup"), state.now)
     rows = (("last backup", backup), ("last release", _last_release(state)), ("lock", _lock(state)))
@@ -113,6 +127,38 @@ def _service_row(service: Service, state: HostState) -> tuple[str, ...]:
         str(container.restarts),
         "running" if container.running else one_line(container.status) or "not running",
     )
+
+
+def accessory_row(name: str, state: HostState) -> tuple[str, ...]:
+    """Return the row of an accessory: name, tag, digest, uptime and health."""
+    container = state.accessory(name)
+    problem = accessories.problem(name, state)
+    if container is None:
+        return ("", "accessory", name, "-", "-", "-", problem)
+    up = uptime_seconds(container, state.now)
+    return (
+        *("", "accessory", name),
+        one_line(container.image.tag) or "-",
+        short_digest(container.image.digest or container.image_id) or "-",
+        duration(up) if up is not None else "-",
+        one_line(problem) or "healthy",
+    )
+
+
+def accessory_json(name: str, state: HostState) -> dict[str, Any]:
+    """Return the JSON object of an accessory."""
+    container = state.accessory(name)
+    return {
+        "accessory": name,
+        "healthy": not accessories.problem(name, state),
+        "problem": accessories.problem(name, state) or None,
+        "running": container is not None and container.running,
+        "status": container.status if container else "missing",
+        "tag": container.image.tag if container else None,
+        "digest": container.image.digest if container else None,
+        "uptime_seconds": uptime_seconds(container, state.now) if container else None,
+        "restarts": container.restarts if container else None,
+    }
 
 
 def _probe_row(probe: ProbeResult) -> tuple[str, ...]:
@@ -155,7 +201,7 @@ _PODMAN_TIME = re.compile(
 )
 
 
-def uptime_seconds(container: Container, now: int) -> float | None:
+def uptime_seconds(container: Container | AccessoryContainer, now: int) -> float | None:
     """Return the seconds since a running container started; None when it is stopped or its start time is unknown."""
     match = _PODMAN_TIME.fullmatch(container.started_at)
     if not container.running or not now:
@@ -188,6 +234,7 @@ def _host_json(target: Target, state: HostState) -> dict[str, Any]:
         "healthy": not host_problems,
         "problems": host_problems,
         "services": [_service_json(service, state) for service in target.application.services],
+        "accessories": [accessory_json(name, state) for name in accessories.expected(target.application, state)],
         "probes": state.probes,
         "maintenance": state.fact("maintenance") or None,
         "last_backup": state.fact("last_backup") or None,

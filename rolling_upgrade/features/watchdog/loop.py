@@ -91,7 +91,8 @@ class Watchdog:
             self._log_change("nothing is deployed here yet")
             self._metrics.write(None, None, releases, self._state)
             return self._settings.rules.interval_seconds
-        self._app = replace(app, thresholds=self._settings.thresholds)
+        # The host knows which accessories are supposed to run now; the release, which were when it was deployed.
+        self._app = replace(app, thresholds=self._settings.thresholds, accessories=())
         try:
             report = self._health_report(self._app)
         except (RollingError, ValueError) as error:

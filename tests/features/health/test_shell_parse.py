@@ -10,7 +10,7 @@ from rolling_upgrade.engine.model import Application, DatabaseServer, HealthRepo
 from rolling_upgrade.features.health import shell as health
 from tests.engine.test_observation import row
 from tests.support.health_site import check, failed
-from tests.support.sample import application
+from tests.support.sample import application, database
 
 NOW = 1_795_403_565
 DAY = 86_400
@@ -63,7 +63,38 @@ def test_parse_healthy_host_passes_every_check() -> None:
     names = [check.name for check in found.checks]
     assert failed(found) == set()
     assert sorted(names) == sorted([*HEALTHY, "backend container", "frontend container", "backup"])
-    assert {check.kind for check in found.checks} == set(Kind)
+    assert {check.kind for check in found.checks} == {*Kind} - {Kind.ACCESSORY}
+
+
+ACCESSORY = row(
+    name="shop-accessory-db", service="", color="", image="registry.test/postgres:17", digest="", accessory="db"
+)
+
+
+@pytest.mark.parametrize(
+    ("container", "answer", "detail"),
+    [
+        (ACCESSORY, "db\t0\t", ""),
+        (ACCESSORY, "db\t125\tno check", ""),
+        (ACCESSORY, "db\t1\tno connection", "no connection"),
+        (ACCESSORY.replace("running\ttrue", "exited\tfalse"), "db\t125\t", "exited, exit code 0"),
+        ("", "", "not up"),
+    ],
+)
+def test_parse_accessory_that_is_supposed_to_run(container: str, answer: str, detail: str) -> None:
+    said = text(containers={"db": container}, facts="accessories= db").replace(
+        "@@checks\n", f"@@accessories\n{answer}\n@@checks\n"
+    )
+
+    found = check(report(said), "accessory db")
+
+    assert (found.kind, found.ok, found.detail) == (Kind.ACCESSORY, not detail, detail or "17 is healthy")
+
+
+def test_parse_accessory_that_is_declared_but_was_never_started_is_reported() -> None:
+    app = replace(APP, accessories=(database(),))
+
+    assert check(report(text(), app), "accessory db").detail == "not up"
 
 
 def test_parse_http_check_has_its_url_and_response_time() -> None:

@@ -1,0 +1,1 @@
+"""Start, inspect, upgrade and remove the accessories of an application."""
