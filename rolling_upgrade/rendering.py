@@ -18,7 +18,7 @@ from rolling_upgrade.engine import maintenance
 from rolling_upgrade.engine.model import Application
 from rolling_upgrade.engine.site import client as site_commands
 from rolling_upgrade.engine.site import text as site_text
-from rolling_upgrade.engine.site.schema import SiteError
+from rolling_upgrade.engine.site.document import SiteError
 from rolling_upgrade.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 
 from rolling_upgrade import rendering
 from rolling_upgrade.engine import request
-from rolling_upgrade.engine.model import Application, Tls
+from rolling_upgrade.engine.model import Application, Hsts, Route, SiteOptions, Tls
 from tests.support.sample import application, backend, frontend, image
 
 APP = application()
@@ -59,6 +59,10 @@ def test_nginx_site_first_line_carries_the_hash_that_loopback_answers() -> None:
         replace(APP, domain="other.test"),
         replace(APP, max_upload_bytes=1),
         replace(APP, tls=Tls("/c", "/k")),
+        replace(APP, site=SiteOptions(gzip=True)),
+        replace(APP, site=SiteOptions(domains=("www.shop.test",))),
+        replace(APP, site=SiteOptions(trusted_proxies=("192.0.2.0/24",))),
+        application(backend(routes=(Route("/api/", timeout_seconds=90),)), frontend()),
         application(backend(), frontend(service_port=7009)),
         application(backend(), WORKER, frontend()),
     ],
@@ -137,6 +141,137 @@ def test_nginx_site_with_a_certificate_redirects_plain_requests() -> None:
 
 def test_nginx_site_redirect_omits_the_default_tls_port() -> None:
     assert "https://$host$request_uri" in rendering.nginx_site(replace(APP, tls=Tls("/c", "/k")))
+
+
+#: A site with further domains, a redirect, and routes of one domain.
+WIDE = replace(
+    application(
+        backend(routes=(Route("/api/", stream=True), Route("/", domains=("api.shop.test",), timeout_seconds=90))),
+        frontend(routes=(Route("/", domains=("shop.test", "eu.shop.test")),)),
+    ),
+    tls=Tls("/c", "/k"),
+    site=SiteOptions(
+        domains=("api.shop.test", "eu.shop.test", "www.shop.test"),
+        redirects=(("www.shop.test", "shop.test"),),
+        hsts=Hsts(3600, include_subdomains=True),
+    ),
+)
+
+
+def servers(site: str) -> dict[str, str]:
+    """The text of each public TLS server, by its first domain."""
+    blocks = re.findall(r"^server \{\n(.*?)^\}", site, re.MULTILINE | re.DOTALL)
+    return {directives(block, "server_name")[0].split()[0]: block for block in blocks if "ssl_certificate " in block}
+
+
+def test_nginx_site_has_a_server_for_each_set_of_routes() -> None:
+    found = servers(rendering.nginx_site(WIDE))
+
+    assert set(found) == {"shop.test", "api.shop.test", "www.shop.test"}
+    assert directives(found["shop.test"], "server_name") == ["shop.test eu.shop.test"]
+    routed = {name: re.findall(r"location / \{.*?proxy_pass (\S+);", text, re.DOTALL) for name, text in found.items()}
+    assert routed == {
+        "shop.test": ["http://shop_frontend_$shop_2_color"],
+        "api.shop.test": ["http://shop_backend_$shop_1_color"],
+        "www.shop.test": [],
+    }
+
+
+def test_nginx_site_redirects_keep_path_and_query_and_end_at_the_right_scheme() -> None:
+    assert directives(servers(rendering.nginx_site(WIDE))["www.shop.test"], "return") == [
+        "301 https://shop.test$request_uri"
+    ]
+    plain = replace(WIDE, tls=None, http_port=8080, services=(frontend(service_port=7001, routes=(Route("/"),)),))
+    assert "return 301 http://shop.test:8080$request_uri;" in rendering.nginx_site(replace(plain, full_chain=None))
+    behind = replace(plain.site, trusted_proxies=("192.0.2.0/24",))
+    assert "return 301 $shop_visible_scheme://shop.test$request_uri;" in rendering.nginx_site(
+        replace(plain, full_chain=None, site=behind)
+    )
+
+
+@pytest.mark.parametrize("acme", [True, False])
+def test_nginx_site_every_domain_answers_the_certificate_authority(acme: bool) -> None:
+    site = rendering.nginx_site(replace(WIDE, tls=Tls("/c", "/k", acme=acme)))
+
+    blocks = [
+        text for text in re.findall(r"^server \{\n(.*?)^\}", site, re.MULTILINE | re.DOTALL) if "listen 80;" in text
+    ]
+    names = {
+        name for block in blocks if "acme-challenge" in block for name in directives(block, "server_name")[0].split()
+    }
+    assert names == (set(WIDE.domains) if acme else set())
+
+
+def test_nginx_site_every_served_domain_shows_the_maintenance_page_and_hides_internal_paths() -> None:
+    found = servers(rendering.nginx_site(WIDE))
+
+    for name in ("shop.test", "api.shop.test"):
+        assert "location ^~ /_rolling/ { return 404; }" in found[name]
+        assert "error_page 503 /_rolling/maintenance;" in found[name]
+        assert found[name].count("live/maintenance.html) { return 503; }") == 2
+    assert "location = /health {" in found["shop.test"]
+    assert (
+        "proxy_pass http://shop_backend_$shop_1_color;" in found["api.shop.test"].partition("location = /health {")[2]
+    )
+
+
+def test_nginx_site_port_of_the_full_chain_has_only_routes_of_all_domains_of_its_service() -> None:
+    site = rendering.nginx_site(WIDE)
+    port = site.partition("# frontend on its service port")[2].partition("\n}\n")[0]
+
+    assert re.findall(r"location (/\S*) \{", port) == ["/api/", "/"]
+    limited = replace(WIDE.services[0], routes=(Route("/api/", domains=("api.shop.test",)),))
+    site = rendering.nginx_site(replace(WIDE, services=(limited, WIDE.services[1])))
+    port = site.partition("# frontend on its service port")[2].partition("\n}\n")[0]
+    assert re.findall(r"location (/\S*) \{", port) == ["/"]
+
+
+def test_nginx_site_takes_address_and_scheme_from_trusted_proxies_alone() -> None:
+    site = rendering.nginx_site(replace(APP, site=SiteOptions(trusted_proxies=("192.0.2.0/24", "2400:cb00::/32"))))
+    public = site.partition("# The public server.")[2]
+
+    assert directives(public, "set_real_ip_from") == ["192.0.2.0/24", "2400:cb00::/32"]
+    assert re.search(r"geo \$realip_remote_addr \$shop_trusted \{\s+default 0;\s+192.0.2.0/24 1;", site)
+    assert set(directives(public, "proxy_set_header X-Forwarded-Proto")) == {"$shop_visible_scheme"}
+    assert set(directives(public, "proxy_set_header X-Forwarded-For")) == {"$remote_addr"}
+
+
+def test_nginx_site_without_trusted_proxies_believes_no_header_of_a_visitor() -> None:
+    public = rendering.nginx_site(APP).partition("# The public server.")[2]
+
+    assert "real_ip" not in public
+    assert "$http_x_forwarded" not in public
+    assert set(directives(public, "proxy_set_header X-Forwarded-Proto")) == {"$scheme"}
+    assert set(directives(public, "proxy_set_header Forwarded")) == {'""'}
+
+
+def test_nginx_site_sends_a_request_again_only_after_a_refused_connection() -> None:
+    site = rendering.nginx_site(APP)
+
+    assert set(directives(site, "proxy_next_upstream")) == {"error"}
+    assert set(directives(site, "proxy_next_upstream_timeout")) == {"1s"}
+    assert len(directives(site, "proxy_next_upstream")) == site.count("listen 127.0.0.1:") + 1
+
+
+def test_nginx_site_service_port_waits_and_accepts_as_much_as_the_routes() -> None:
+    routes = (Route("/a/", timeout_seconds=7200, max_body_bytes=2**40), Route("/b/", timeout_seconds=5))
+    site = rendering.nginx_site(application(backend(routes=routes), full_chain=None))
+    port, _, public = site.partition("# The public server.")
+
+    assert (directives(port, "proxy_read_timeout"), directives(port, "client_max_body_size")) == (
+        ["7200s"],
+        [str(2**40)],
+    )
+    assert directives(public, "proxy_read_timeout") == ["7200s", "5s"]
+    unlimited = rendering.nginx_site(application(backend(routes=(Route("/", max_body_bytes=0),)), full_chain=None))
+    assert set(directives(unlimited.partition("# The public server.")[0], "client_max_body_size")) == {"0"}
+
+
+def test_nginx_site_health_path_below_a_stripped_prefix_bypasses_the_page() -> None:
+    app = application(backend(routes=(Route("/backend", strip_prefix=True),)), frontend())
+    public = rendering.nginx_site(app).partition("# The public server.")[2]
+
+    assert "location = /backend/api/health {\n        rewrite (?s)^/backend(?:/(.*))?\\z /$1 break;" in public
 
 
 def test_nginx_site_reads_the_flags_that_a_flip_writes() -> None:

@@ -13,6 +13,7 @@ from rolling_upgrade.config.accessories import check_accessories
 from rolling_upgrade.config.inventory import EnvironmentEntry, Inventory
 from rolling_upgrade.config.issues import Issues, conceals, is_secret, known_key, nearest
 from rolling_upgrade.config.services import Services
+from rolling_upgrade.config.site import Route
 from rolling_upgrade.config.values import Values
 from rolling_upgrade.engine.model import MONITORING_HOST, Application, Certificate
 from rolling_upgrade.errors import PROGRAM
@@ -125,11 +126,6 @@ def check_services(services: Services, file: str, complete: bool, issues: Issues
     listed = list(enumerate(services.services))
     names = [(f"services[{index}].name", service.name) for index, service in listed]
     aliases = [(f"services[{index}].alias", service.alias or service.name) for index, service in listed]
-    routes = [
-        (f"services[{index}].routes[{number}].prefix", route.prefix)
-        for index, service in listed
-        for number, route in enumerate(service.routes)
-    ]
     targets = [
         [
             *(
@@ -140,12 +136,13 @@ def check_services(services: Services, file: str, complete: bool, issues: Issues
         ]
         for index, service in listed
     ]
-    for group in (names, aliases, routes, *targets):
+    for group in (names, aliases, *targets):
         _check_distinct(group, file, issues)
     taken = [
         name for service in services.services for name in dict.fromkeys((service.name, service.alias or service.name))
     ]
     check_accessories(services.accessories, taken, file, issues)
+    _check_routes(services, file, issues)
     known = [service.name for service in services.services]
     named = {"full_chain.service": services.full_chain, "release.service": services.release}
     for place, entry in named.items():
@@ -168,6 +165,20 @@ def check_placement(entry: EnvironmentEntry, services: Services, file: str, comp
         if complete and not any(service.runs_on(host.roles) for service in services.services):
             roles = f"the roles {', '.join(host.roles)}" if host.roles else "no role"
             issues.warn(f"{file}: no service runs on {name}, which has {roles}")
+
+
+def _check_routes(services: Services, file: str, issues: Issues) -> None:
+    """Check that no two routes of one domain have the same prefix; a route without domains is one of all of them."""
+    seen: list[tuple[str, Route]] = []
+    for index, service in enumerate(services.services):
+        for number, route in enumerate(service.routes):
+            place = f"services[{index}].routes[{number}].prefix"
+            for other, earlier in seen:
+                alike = not route.domains or not earlier.domains or set(route.domains) & set(earlier.domains)
+                if earlier.prefix == route.prefix and alike:
+                    found = f"{route.prefix!r}, already used by {other}"
+                    issues.add(file, place, found=found, expected="a unique value")
+            seen.append((place, route))
 
 
 def _check_distinct(group: Iterable[tuple[str, str]], file: str, issues: Issues) -> None:

@@ -50,8 +50,10 @@ def _between(mine: model.Application, theirs: model.Application) -> Iterator[tup
     for first, second in ((mine, theirs), (theirs, mine)):
         for port in sorted({port for port, _ in _ports(first)} & set(second.public_ports)):
             yield f"port {port}, public in one environment and of a service in the other", "different ports"
-    if mine.domain == theirs.domain and set(mine.public_ports) & set(theirs.public_ports):
-        yield f"DOMAIN_NAME {mine.domain} on one public port", "different domains or ports"
+    if set(mine.public_ports) & set(theirs.public_ports):
+        others = {domain.lower() for domain in theirs.domains}
+        for domain in (domain for domain in mine.domains if domain.lower() in others):
+            yield f"the domain {domain} on one public port", "different domains or ports"
     paths = dict(_paths(theirs))
     for path, use in _paths(mine):
         if path in paths:

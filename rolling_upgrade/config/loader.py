@@ -22,6 +22,7 @@ from rolling_upgrade.config.resolution import resolve
 from rolling_upgrade.config.secrets_file import keyring
 from rolling_upgrade.config.services import Services, pipeline
 from rolling_upgrade.config.settings import KEYS
+from rolling_upgrade.config.site import check_routed, check_site
 from rolling_upgrade.config.values import Values
 from rolling_upgrade.engine import masking, model
 from rolling_upgrade.engine.git import is_tracked
@@ -211,9 +212,12 @@ def _resolve_hosts(
             user = host.user or located.entry.user
             checks.check_certificate_paths(application, user, values)
             checks.check_mounts(application, user, services, values)
+            if not issues.errors:
+                check_site(application, values)
             here = {accessory.name for accessory in accessories}
             elsewhere = tuple(one.name for one in services.accessories if one.name not in here)
             applications[name] = replace(application, accessories=accessories, accessories_elsewhere=elsewhere)
+    check_routed(applications.values(), services_file, issues)
     return applications, hosts
 
 
@@ -221,6 +225,7 @@ def _check_keys(located: Located, base: dict[str, str], services: Services, stri
     env_file = located.values_name(issues)
     known = {*KEYS, *(key for service in services.services for key in service.named_keys())}
     known |= {key for accessory in services.accessories for key in accessory.named_keys()}
+    known |= set(services.site.named_keys())
     checks.check_known_keys(base, known, env_file, strict, issues)
     checks.check_overrides(located.name, located.entry, known, issues.name(located.file), issues)
 

@@ -30,12 +30,12 @@ from rolling_upgrade.config.services import (
     FullChain,
     Gate,
     Health,
-    Route,
     Service,
     Services,
     Suite,
 )
 from rolling_upgrade.config.settings import Settings
+from rolling_upgrade.config.site import Hsts, Route, Site
 
 _REQUIRED = "**required**"
 
@@ -133,6 +133,7 @@ def page(services: Path) -> str:
     parts += [f"{_OPTIONS}\n{_table(ContainerOptions)}"]
     parts += _sections(("volumes[]", Volume), ("health", Health), ("gate", Gate))
     parts += _sections(("drain", Drain), ("routes[]", Route))
+    parts += _sections(("site", Site), ("site.hsts", Hsts))
     parts += _sections(("mounts[]", Mount), ("limits", Limits), ("full_chain", FullChain))
     parts += _sections(("release", Release))
     parts += [f"### `accessories[]`\n\n{Accessory.__doc__}\n\n{_table(Accessory, without=ContainerOptions)}"]

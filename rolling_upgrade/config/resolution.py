@@ -15,6 +15,7 @@ from rolling_upgrade.config.issues import report
 from rolling_upgrade.config.ports import service_ports
 from rolling_upgrade.config.services import Health, Service, Services
 from rolling_upgrade.config.settings import Settings
+from rolling_upgrade.config.site import resolve_route, resolve_site
 from rolling_upgrade.config.values import Values
 from rolling_upgrade.engine import model
 from rolling_upgrade.engine.model import WatchRules
@@ -92,6 +93,7 @@ def resolve(values: Values, declared: Services | None, tag: str, roles: Sequence
         thresholds=_thresholds(settings),
         watch=_watch_rules(settings),
         release_command=_release_command(declared),
+        site=resolve_site(declared.site, settings.domain_name, values),
     )
 
 
@@ -121,7 +123,10 @@ def _resolve_service(
         service_port=port,
         gate=_gate(declared, place, values, settings),
         drain=model.Drain(declared.drain.deadline_seconds, declared.drain.stop_seconds),
-        routes=tuple(model.Route(route.prefix, route.stream) for route in declared.routes),
+        routes=tuple(
+            resolve_route(route, f"{place}.routes[{index}]", settings.domain_name, values)
+            for index, route in enumerate(declared.routes)
+        ),
         mounts=mounts,
         alias=declared.alias or declared.name,
         env=env,

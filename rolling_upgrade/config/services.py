@@ -17,6 +17,7 @@ from rolling_upgrade.config.accessories import Accessory
 from rolling_upgrade.config.commands import Release
 from rolling_upgrade.config.containers import MOUNT, VARIABLE, ContainerOptions, Limits, Mounts, Variable, Variables
 from rolling_upgrade.config.issues import Strict
+from rolling_upgrade.config.site import Route, Site, route_keys
 from rolling_upgrade.config.values import named_keys, references
 from rolling_upgrade.engine import local_command, model
 
@@ -97,13 +98,6 @@ class Drain(Strict):
         default=model.Drain.deadline_seconds, description="Maximum time to wait for open connections."
     )
     stop_seconds: _Wait = Field(default=model.Drain.stop_seconds, description="Time between SIGTERM and SIGKILL.")
-
-
-class Route(Strict):
-    """A path prefix that Nginx routes to the service."""
-
-    prefix: _UrlPath = Field(description="Path prefix such as /api/.")
-    stream: _Boolean = Field(default=False, description="Disable buffering for event streams and WebSockets.")
 
 
 def _route(written: object) -> object:
@@ -250,6 +244,7 @@ class Service(ContainerOptions):
         request = (self.health.host, *self.health.headers.values())
         for text in (self.image, self.port, *sources, self.limits.memory, self.limits.cpus, *request):
             yield from named_keys(text)
+        yield from route_keys(self.routes)
         yield from self.required
         for variable in self.env:
             yield from (variable.key,) if variable.key else references(variable.literal)
@@ -276,6 +271,7 @@ class Services(Strict):
     accessories: tuple[Accessory, ...] = Field(
         default=(), description="Databases, caches and other containers that the services use and no deploy touches."
     )
+    site: Site = Field(default=Site(), description="The public site as a whole.")
     building: Building = Field(default=Building(), description="Defaults for all builds.")
     suites: tuple[Suite, ...] = Field(
         default=(), description="Test suites of the application, in the order in which they run."

@@ -195,7 +195,7 @@ INTERVAL = duration(1, 86_400)
 _SIZE_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
-def size(low: int) -> Validator[int]:
+def size(low: int, high: int = 2**50) -> Validator[int]:
     """Validate a size such as `1GB`, `512MB` or `1.5GiB`; units are powers of 1024. The value is in bytes."""
 
     def parse(text: str) -> int | None:
@@ -203,10 +203,12 @@ def size(low: int) -> Validator[int]:
         if match is None:
             return None
         value = round(float(match[1]) * 1024 ** _SIZE_UNITS[match[2].lower()])
-        return value if low <= value <= 2**50 else None
+        return value if low <= value <= high else None
 
     least = f", at least {low // 1024**2}MB" if low >= 1024**2 else ""
-    schema = _number_schema("number", low, 2**50, r"[0-9]{1,12}(\.[0-9]{1,3})?\s?[kmgtKMGT]?([iI]?[bB])?")
+    if high < 2**50:
+        least = f", from {low // 1024}KB to {high // 1024}KB"
+    schema = _number_schema("number", low, high, r"[0-9]{1,12}(\.[0-9]{1,3})?\s?[kmgtKMGT]?([iI]?[bB])?")
     return Validator(f"a size such as 512MB or 1GB{least}", parse, schema)
 
 

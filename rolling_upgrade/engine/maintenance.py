@@ -59,11 +59,15 @@ def is_supported(app: Application, site: str) -> bool:
     return maintenance_page_path(app) in site
 
 
-def exempt_paths(app: Application) -> tuple[tuple[str, Service, Route], ...]:
-    """The health paths that visitors reach even during maintenance, each with its service and route."""
+def exempt_paths(app: Application, domain: str = "") -> tuple[tuple[str, Service, Route], ...]:
+    """The health paths of a domain that visitors reach even during maintenance, each with its service and route.
+
+    Without a domain, those of the primary one.
+    """
+    routes = _routes(app, domain or app.domain)
     paths = [service.gate.path for service in app.http_services]
+    paths += [route.prefix.rstrip("/") + service.gate.path for service, route in routes if route.strip_prefix]
     paths += [app.full_chain.path] if app.full_chain else []
-    routes = [(service, route) for service in app.http_services for route in service.routes]
     exempt = []
     for path in dict.fromkeys(paths):
         matching = [(service, route) for service, route in routes if path.startswith(route.prefix)]
@@ -75,8 +79,13 @@ def exempt_paths(app: Application) -> tuple[tuple[str, Service, Route], ...]:
 def shown_path(app: Application) -> str:
     """Return a path that shows the page to visitors; "" if only health paths are public."""
     health = {path for path, _, _ in exempt_paths(app)}
-    prefixes = [route.prefix for service in app.http_services for route in service.routes if route.prefix not in health]
+    prefixes = [route.prefix for _, route in _routes(app, app.domain) if route.prefix not in health]
     return min(prefixes, key=len, default="")
+
+
+def _routes(app: Application, domain: str) -> list[tuple[Service, Route]]:
+    """The routes of a domain, with their services."""
+    return [(service, route) for service in app.http_services for route in service.routes if route.applies(domain)]
 
 
 def _watch(app: Application, pattern: str) -> str:

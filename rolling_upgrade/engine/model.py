@@ -300,10 +300,29 @@ class Drain:
 
 @dataclass(frozen=True)
 class Route:
-    """A path prefix that Nginx sends to the service; `stream` supports long-lived responses and protocol upgrades."""
+    """A path prefix that Nginx sends to the service; `stream` supports long-lived responses and protocol upgrades.
+
+    Attributes:
+        domains: the domains with this route; empty for all.
+        timeout_seconds: how long the application may be silent; 0 for a minute, or an hour with `stream`.
+        max_body_bytes: the limit of a request's body; None for the limit of the site, 0 for none.
+        strip_prefix: removes the prefix from the path that the application gets.
+        request_headers: headers that the application gets; an empty value removes one.
+        response_headers: headers that visitors get in place of the application's; an empty value removes one.
+    """
 
     prefix: str
     stream: bool = False
+    domains: tuple[str, ...] = ()
+    timeout_seconds: int = 0
+    max_body_bytes: int | None = None
+    strip_prefix: bool = False
+    request_headers: tuple[tuple[str, str], ...] = ()
+    response_headers: tuple[tuple[str, str], ...] = ()
+
+    def applies(self, domain: str) -> bool:
+        """Whether the domain has the route."""
+        return not self.domains or domain in self.domains
 
 
 class Start(str, Enum):
@@ -393,6 +412,36 @@ class Tls:
     key: str
     chain: str = ""
     acme: bool = False
+
+
+@dataclass(frozen=True)
+class Hsts:
+    """The header that makes browsers use https only, for so many seconds."""
+
+    max_age_seconds: int
+    include_subdomains: bool = False
+    preload: bool = False
+
+
+@dataclass(frozen=True)
+class SiteOptions:
+    """The options of the whole site.
+
+    Attributes:
+        domains: the domains besides the application's own, including those that only redirect.
+        redirects: domains whose visitors are sent to another one.
+        trusted_proxies: the networks of the proxies whose X-Forwarded headers count.
+        gzip: compresses texts; without it, the Nginx configuration of the host decides.
+        header_bytes: the size that one header of a request and all headers of a response may have.
+    """
+
+    domains: tuple[str, ...] = ()
+    redirects: tuple[tuple[str, str], ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+    http2: bool = True
+    gzip: bool = False
+    hsts: Hsts | None = None
+    header_bytes: int = 32 * 1024
 
 
 @dataclass(frozen=True)
@@ -506,6 +555,25 @@ class Application:
     release_command: ReleaseCommand | None = None
     accessories: tuple[Accessory, ...] = ()
     accessories_elsewhere: tuple[str, ...] = ()
+    site: SiteOptions = SiteOptions()
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """All domains of the site, the primary one first; also those that only redirect."""
+        return (self.domain, *self.site.domains)
+
+    @property
+    def served_domains(self) -> tuple[str, ...]:
+        """The domains at which visitors reach the application."""
+        sources = {source for source, _ in self.site.redirects}
+        return tuple(domain for domain in self.domains if domain not in sources)
+
+    def domain_of(self, service: Service) -> str:
+        """The domain at which visitors reach the service: the primary one, unless all its routes are of others."""
+        limited = [route.domains for route in service.routes]
+        if not limited or any(not domains or self.domain in domains for domains in limited):
+            return self.domain
+        return limited[0][0]
 
     def service(self, name: str) -> Service:
         """The service with that name. Raises KeyError."""

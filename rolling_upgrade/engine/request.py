@@ -76,7 +76,7 @@ def from_outside(app: Application, service: Service | None) -> tuple[tuple[str, 
 
     `service` answers the path of the request.
     """
-    visitor = (("Host", _authority(app)), ("X-Forwarded-Proto", _scheme(app)), ("User-Agent", PROBE_AGENT))
+    visitor = (("Host", _authority(app, app.domain)), ("X-Forwarded-Proto", _scheme(app)), ("User-Agent", PROBE_AGENT))
     return (*visitor, *(service.gate.headers if service else ()))
 
 
@@ -84,13 +84,14 @@ def _host(app: Application, service: Service) -> str:
     """Return the Host. A scheme other than the site's is that of a proxy before it, on the scheme's default port."""
     if service.gate.host:
         return service.gate.host
-    return _authority(app) if service.gate.scheme in {"", _scheme(app)} else app.domain
+    domain = app.domain_of(service)
+    return _authority(app, domain) if service.gate.scheme in {"", _scheme(app)} else domain
 
 
-def _authority(app: Application) -> str:
+def _authority(app: Application, domain: str) -> str:
     """Return the domain, with the port if it is not the default of the scheme, as browsers do."""
     port = _public_port(app)
-    return app.domain if port == _DEFAULT_PORTS[_scheme(app)] else f"{app.domain}:{port}"
+    return domain if port == _DEFAULT_PORTS[_scheme(app)] else f"{domain}:{port}"
 
 
 def _scheme(app: Application) -> str:

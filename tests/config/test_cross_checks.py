@@ -51,7 +51,7 @@ def test_conflicts_on_different_hosts_are_empty(project: Project) -> None:
         ({"FRONTEND_PORT": "8080"}, "port 8080 as backend's service port and as frontend's service port"),
         ({"BACKEND_PORT": "18080"}, "port 18080 as backend's blue port and as backend's service port"),
         ({"NGINX_PORT": "7001"}, "port 7001, public in one environment and of a service in the other"),
-        ({"DOMAIN_NAME": "files.example.org"}, "DOMAIN_NAME files.example.org on one public port"),
+        ({"DOMAIN_NAME": "files.example.org"}, "the domain files.example.org on one public port"),
         ({"DATABASE_PATH": ENV["DATABASE_PATH"]}, f"{ENV['DATABASE_PATH']} as DATABASE_PATH and as DATABASE_PATH"),
         ({"UPLOADS_BACKUP_PATH": ENV["UPLOADS_PATH"]}, "/srv/memoryark/uploads as UPLOADS_PATH and as UPLOADS_BACKUP"),
         (

@@ -74,6 +74,10 @@ def test_findings_missing_request_log_is_reported_if_one_is_wanted() -> None:
         ({"helper": "no"}, "the Nginx site helper or its sudo rule is missing"),
         ({"site_rules": ""}, "the host does not grant shop any rules that this version can read"),
         ({"site_rules": granted(domain="other.test")}, "the host does not grant shop the domain shop.test"),
+        (
+            {"site_rules": granted(trusted=("192.0.2.0/24",))},
+            "the host does not grant shop a site without trusted proxies",
+        ),
         ({"site_rules": granted(http_port=81)}, "the host does not grant shop the public ports 80"),
         ({"site_rules": granted(app="notes")}, "the host does not grant shop the name shop"),
         (

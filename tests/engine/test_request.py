@@ -13,10 +13,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from rolling_upgrade.engine import health_gate, progress, request
-from rolling_upgrade.engine.model import Application, Color, Gate, Probe, Service, Tls
+from rolling_upgrade.engine.model import Application, Color, Gate, Probe, Route, Service, SiteOptions, Tls
 from rolling_upgrade.engine.request import Request
 from rolling_upgrade.engine.shell import script
-from tests.support.sample import application, backend
+from tests.support.sample import application, backend, frontend
 from tests.support.servers import free_ports
 from tests.support.shell import HOSTILE, Programs, sh
 
@@ -113,6 +113,16 @@ def test_to_service_sends_the_host_and_the_scheme_of_a_visitor(
 
     assert found.url == "http://127.0.0.1:28080/up"
     assert found.headers == (("Host", host), ("X-Forwarded-Proto", scheme))
+
+
+def test_to_service_of_another_domain_asks_for_that_domain() -> None:
+    """An application that accepts only its own domain would answer 400."""
+    limited = backend(routes=(Route("/", domains=("api.shop.test", "eu.shop.test")),))
+    shared = frontend(routes=(Route("/"), Route("/v1/", domains=("api.shop.test",))))
+    app = application(limited, shared, site=SiteOptions(domains=("api.shop.test", "eu.shop.test")))
+
+    hosts = [dict(request.to_service(app, service, 8080).headers)["Host"] for service in app.services]
+    assert hosts == ["api.shop.test", "shop.test"]
 
 
 def test_gate_of_a_framework_that_checks_host_and_scheme_passes(framework: Framework, programs: Programs) -> None:

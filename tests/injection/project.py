@@ -24,12 +24,12 @@ from rolling_upgrade.config.services import (
     FullChain,
     Gate,
     Health,
-    Route,
     Service,
     Services,
     Suite,
 )
 from rolling_upgrade.config.settings import Settings
+from rolling_upgrade.config.site import Hsts, Route, Site
 from rolling_upgrade.engine.model import Environment
 from rolling_upgrade.errors import ConfigError
 
@@ -181,6 +181,21 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "Variable.name": ("OWN_TEXT",),
     "Variable.key": ("OWN_TEXT",),
     "Variable.literal": ("text", "it's a value", "a\tb"),
+    "Route.domains": ("DOMAIN_NAME", "${DOMAIN_NAME}"),
+    "Route.timeout": ("90s", "1h"),
+    "Route.max_body": ("1GB", "0"),
+    "Route.strip_prefix": ("false",),
+    "Route.request_headers": ("it's \"quoted\"; {x}", "${OWN_TEXT}"),
+    "Route.response_headers": ("DENY", "default-src 'self'; script-src #x"),
+    "Site.domains": ("api.example.org", "DOMAIN_NAME"),
+    "Site.redirects": ("DOMAIN_NAME", "${DOMAIN_NAME}"),
+    "Site.trusted_proxies": ("cloudflare", "192.0.2.0/24", "2001:db8::/32"),
+    "Site.http2": ("true", "false"),
+    "Site.gzip": ("true", "false"),
+    "Site.max_header_size": ("32KB", "64K"),
+    "Hsts.max_age": ("1h", "365d"),
+    "Hsts.include_subdomains": ("true",),
+    "Hsts.preload": ("true",),
     "Mount.source": ("OWN_PATH",),
     "Mount.target": ("/app/own", "/app/o+w=n"),
     "Mount.parent": ("false",),
@@ -300,8 +315,8 @@ FIELDS: dict[str, tuple[Any, ...]] = {
 EXECUTED = frozenset({"EnvironmentEntry.env_command"})
 
 MODELS: tuple[type[BaseModel], ...] = (
-    Health, Gate, Drain, Variable, Route, Mount, Volume, Limits, Build, Service, FullChain, Release, Building, Suite,
-    Services,
+    Health, Gate, Drain, Variable, Route, Site, Hsts, Mount, Volume, Limits, Build, Service, FullChain, Release,
+    Building, Suite, Services,
     RolloutPolicy, Setup, Monitoring, Host, EnvironmentEntry, Inventory,
 )  # fmt: skip
 
@@ -402,7 +417,8 @@ class Project:
             {"source": "UPLOADS_PATH", "target": "/app/uploads"},
             {"source": "CONFIG_PATH", "target": "/app/config"},
         ]
-        service |= {"drain": self._of("Drain"), "routes": [self._of("Route")], "limits": self._of("Limits")}
+        service |= {"drain": self._of("Drain"), "routes": [self._route()], "limits": self._of("Limits")}
+        service["routes"].append({"prefix": "/of-every-domain/"})
         service["mounts"] = [self._of("Mount"), *paths]
         service["volumes"] = [self._of("Volume")]
         build, suite = self._of("Build"), self._of("Suite")
@@ -412,8 +428,23 @@ class Project:
         release = self._of("Release")
         release |= {name: ["run", release[name]] for name in ("command", "entrypoint")}
         content = {"full_chain": self._of("FullChain"), "services": [service], "building": own, "release": release}
+        content["site"] = self._site()
         suites = [suite | {"env": {"OWN_TEXT": suite["env"]}, "pass_env": [suite["pass_env"]]}]
         return content | {"suites": suites, "reports": self.fields["Services.reports"]}
+
+    def _route(self) -> dict[str, Any]:
+        route = self._of("Route")
+        headers = {name: {"X-Own": route[name]} for name in ("request_headers", "response_headers")}
+        return route | headers | {"domains": [route["domains"]]}
+
+    def _site(self) -> dict[str, Any]:
+        site = self._of("Site") | {"hsts": self._of("Hsts")}
+        redirects = {"www.example.org": site["redirects"]}
+        return site | {
+            "domains": [site["domains"]],
+            "redirects": redirects,
+            "trusted_proxies": [site["trusted_proxies"]],
+        }
 
     def _hosts(self) -> dict[str, Any]:
         host = self._of("Host")

@@ -57,7 +57,9 @@ def outcome(project: Project, status: int) -> Outcome:
     with shell() as place:
         result = run_everything(environment, place, status=status)
     assert result.ran.injections == []
-    assert {directive.name for directive in result.site} <= _directives(result.app.name)
+    networks = {directive.name for directive in result.site if directive.inside == ("geo",)} - {"default"}
+    assert networks == set(result.app.site.trusted_proxies)
+    assert {directive.name for directive in result.site} - networks <= _directives(result.app.name)
     assert [keys(unit) for unit in result.units][0::3] == [keys(unit) for unit in _unchanged().units][0::3]
     return result
 
@@ -73,6 +75,8 @@ def _directives(app: str) -> set[str]:
         "~*^websocket$",
         PROBE_AGENT,
         f"~^{app.replace('-', '_')}_[a-z0-9-]+_(blue|green)/visitor$",
+        "1:http",
+        "1:https",
     }
 
 
@@ -155,8 +159,23 @@ def check_fields(values: dict[str, str], status: int) -> None:
         assert ("location", (fields["Route.prefix"],)) in {
             (directive.name, directive.arguments) for directive in found.site
         }
+        _assert_headers(found, fields)
         assert f"OWN_TEXT={fields['Host.env']}\n".encode() in found.ran.words
         assert f"OWN_LITERAL={fields['Variable.literal']}\n".encode() in found.ran.words
+
+
+def _assert_headers(found: Outcome, fields: dict[str, Any]) -> None:
+    """Each header is one argument of its directive, also if its value has the syntax of Nginx."""
+    routed = [(directive.name, directive.arguments) for directive in found.site]
+    route = found.app.services[0].routes[0]
+    for name, (own,) in (
+        ("proxy_set_header", route.request_headers),
+        ("add_header", route.response_headers),
+    ):
+        value = own[1]
+        assert (name, ("X-Own", value, *(["always"] if name == "add_header" else []))) in routed or not value
+    if "${" not in fields["Route.request_headers"]:
+        assert route.request_headers == (("X-Own", fields["Route.request_headers"]),)
 
 
 def _assert_build_arguments(found: Outcome, fields: dict[str, Any]) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from rolling_upgrade.engine import history, maintenance
+from rolling_upgrade.engine import history, maintenance, model
 from rolling_upgrade.engine.model import Application, Color
 from rolling_upgrade.engine.nginx import program_directory, site_file, site_helper
 from rolling_upgrade.engine.resource import as_user
 from rolling_upgrade.engine.shell import Script, quote, shell_join
+from rolling_upgrade.engine.site.document import SiteError
 from rolling_upgrade.engine.site.schema import (
+    Header,
     HealthPath,
+    Hsts,
+    Redirect,
     Route,
     Rules,
     Site,
-    SiteError,
     SiteService,
     Tls,
     dump,
@@ -23,6 +26,7 @@ from rolling_upgrade.engine.site.schema import (
 
 def site(app: Application) -> Site:
     """The site that a deploy of the application requests."""
+    options = app.site
     return Site(
         services=tuple(
             SiteService(
@@ -30,21 +34,48 @@ def site(app: Application) -> Site:
                 port=service.service_port,
                 blue=service.port(Color.BLUE),
                 green=service.port(Color.GREEN),
-                routes=tuple(Route(route.prefix, route.stream) for route in service.routes),
+                routes=tuple(map(_route, service.routes)),
             )
             for service in app.http_services
         ),
         full_chain=app.full_chain.service if app.full_chain else "",
         max_upload_bytes=app.max_upload_bytes,
         request_metrics=app.request_metrics,
-        health=tuple(
-            HealthPath(path, service.name, route.stream) for path, service, route in maintenance.exempt_paths(app)
-        ),
+        health=_health_paths(app),
+        domains=options.domains,
+        redirects=tuple(Redirect(source, target) for source, target in options.redirects),
+        http2=options.http2 and app.tls is not None,
+        gzip=options.gzip,
+        hsts=Hsts(**vars(options.hsts)) if options.hsts else None,
+        header_bytes=options.header_bytes,
     )
 
 
+def _route(route: model.Route) -> Route:
+    return Route(
+        prefix=route.prefix,
+        stream=route.stream,
+        domains=route.domains,
+        timeout_seconds=route.timeout_seconds,
+        max_body_bytes=-1 if route.max_body_bytes is None else route.max_body_bytes,
+        strip_prefix=route.strip_prefix,
+        request_headers=tuple(Header(name, value) for name, value in route.request_headers),
+        response_headers=tuple(Header(name, value) for name, value in route.response_headers),
+    )
+
+
+def _health_paths(app: Application) -> tuple[HealthPath, ...]:
+    """The health paths; one that all domains send to the same service names no domains."""
+    found: dict[tuple[str, str, bool], list[str]] = {}
+    for domain in app.served_domains:
+        for path, service, route in maintenance.exempt_paths(app, domain):
+            found.setdefault((path, service.name, route.stream), []).append(domain)
+    everywhere = list(app.served_domains)
+    return tuple(HealthPath(*key, () if domains == everywhere else tuple(domains)) for key, domains in found.items())
+
+
 def rules(app: Application, live: Application | None = None) -> Rules:
-    """The rules that root grants the application: its public address, its certificate, its loopback ports.
+    """The rules that root grants the application: its public address, certificate, trusted proxies, loopback ports.
 
     `live` is the application that a host of an earlier version runs: it keeps its ports until a deploy replaces it.
     """
@@ -56,6 +87,8 @@ def rules(app: Application, live: Application | None = None) -> Rules:
         https_port=app.https_port,
         tls=Tls(app.tls.certificate, app.tls.key, app.tls.chain, app.tls.acme) if app.tls else None,
         ports=tuple(sorted(ports)),
+        domains=tuple(sorted(app.site.domains)),
+        trusted=app.site.trusted_proxies,
     )
 
 

@@ -24,10 +24,12 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from rolling_upgrade.engine.site.schema import LARGEST, Rules, SiteError, dump, parse_request, parse_rules, parse_site
-from rolling_upgrade.engine.site.text import HASH_PATH, render, text_hash, text_port, text_site
+from rolling_upgrade.engine.site.document import LARGEST, SiteError
+from rolling_upgrade.engine.site.schema import Rules, dump, parse_request, parse_rules, parse_site
+from rolling_upgrade.engine.site.text import HASH_PATH, listen_text, render, text_hash, text_port, text_site
 
 USAGE = "usage: site install < REQUEST | restore < HASH | rules < RULES | check-rules < RULES | refresh < SITE | check"
 LIVE_SECONDS = 10.0
@@ -45,6 +47,7 @@ class HostPaths:
         self.app = self.own.name
         self.rules = self.own / "rules.json"
         self.previous = self.own / "site.previous"
+        self.listen = self.own / "listen.conf"
         self.directory = root / "etc/nginx/conf.d"
         self.site = self.directory / f"{self.app}.conf"
         self.lock = root / "run/rolling-site.lock"
@@ -101,7 +104,7 @@ def _install(data: bytes, paths: HostPaths, template: str) -> str:
             "this host renders a site that differs from the plan: run rolling-upgrade setup for this host first"
         )
     old = read_text(paths.site)
-    if old == text and _answers(text, paths):
+    if old == text and read_text(paths.listen) == _listeners(_rules(paths)) and _answers(text, paths):
         return "the site is unchanged"
     _replace(old, text, paths)
     return "the site is live"
@@ -156,7 +159,7 @@ def _refresh(data: bytes, paths: HostPaths, template: str) -> str:
         text = render(site, _rules(paths), template)
     except SiteError:
         text = render(parse_site(data), _rules(paths), template)
-    if old != text or not _answers(text, paths):
+    if old != text or read_text(paths.listen) != _listeners(_rules(paths)) or not _answers(text, paths):
         _replace(old, text, paths)
     return "the site is live"
 
@@ -164,26 +167,30 @@ def _refresh(data: bytes, paths: HostPaths, template: str) -> str:
 def _check(_: bytes, paths: HostPaths, template: str) -> str:
     """Refuse if `refresh` would change anything."""
     text = read_text(paths.site)
-    site = text_site(text)
-    if site is None or render(site, _rules(paths), template) != text:
+    site, rules = text_site(text), _rules(paths)
+    if site is None or render(site, rules, template) != text:
         raise Refused("the installed site was rendered by a different version or with different rules")
+    if read_text(paths.listen) != _listeners(rules):
+        raise Refused("the listeners of the site are not in the syntax of the installed Nginx")
     if not _answers(text, paths):
         raise Refused("Nginx does not run the site")
     return "the site is live"
 
 
 def _wanted_rules(data: bytes, paths: HostPaths) -> Rules:
-    """The given rules, plus the ports that the installed site needs until a deploy replaces it."""
+    """The given rules, plus the ports and domains that the installed site needs until a deploy replaces it."""
     wanted = parse_rules(data)
     if wanted.app != paths.app:
         raise Refused(f"refused: these are the rules of {wanted.app}, not of {paths.app}")
     try:
-        live = text_site(read_text(paths.site))
-        granted = set(_rules(paths).ports)
+        live, granted = text_site(read_text(paths.site)), _rules(paths)
     except (SiteError, Refused):
-        live, granted = None, set()
-    kept = set(live.ports) & granted if live else set()
-    return Rules(**{**vars(wanted), "ports": tuple(sorted({*wanted.ports, *kept}))})
+        return wanted
+    if live is None:
+        return wanted
+    ports = {*wanted.ports, *set(live.ports) & set(granted.ports)}
+    domains = {domain for domain in live.named_domains if domain.lower() in granted.names - wanted.names}
+    return replace(wanted, ports=tuple(sorted(ports)), domains=tuple(sorted({*wanted.domains, *domains})))
 
 
 def _other_rules(paths: HostPaths) -> Iterator[tuple[str, Rules]]:
@@ -208,7 +215,10 @@ def _rules(paths: HostPaths) -> Rules:
 
 def _replace(old: str, new: str, paths: HostPaths) -> None:
     """Test the new text, install it and verify that it is live; restore the old text on any failure. Raises Refused."""
+    former = read_text(paths.listen)
+    _write_listeners(_listeners(_rules(paths)), paths)
     if problem := _refusal(new, paths):
+        _write_listeners(former, paths)
         raise Refused(f"Nginx refuses the new site; nothing was changed:\n{problem}")
     write_text(paths.previous, old)
     try:
@@ -218,8 +228,21 @@ def _replace(old: str, new: str, paths: HostPaths) -> None:
         reasons = _reasons(paths)
     except Exception as error:  # noqa: BLE001 - a defect of this program must not leave an unverified site
         reasons = f"\n{type(error).__name__}: {error}"
+    _write_listeners(former, paths)
     _restore_old(old, paths)
     raise Refused(f"Nginx kept its old configuration; the old site is restored.{reasons}", 4)
+
+
+def _listeners(rules: Rules) -> str:
+    """The text of the file with the TLS listeners; '' without TLS."""
+    found = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", run("nginx", "-v").stdout) if rules.tls else None
+    return listen_text(rules, tuple(map(int, found.groups())) if found else ()) if rules.tls else ""
+
+
+def _write_listeners(text: str, paths: HostPaths) -> None:
+    """Write the file that sites with HTTP/2 include. It stays without TLS: Nginx may still run a site that needs it."""
+    if text and text != read_text(paths.listen):
+        write_text(paths.listen, text)
 
 
 def _restore_old(old: str, paths: HostPaths) -> None:

@@ -28,6 +28,7 @@ from rolling_upgrade.engine.model import (
     ContainerOptions,
     Environment,
     RolloutPolicy,
+    Route,
     Service,
     Target,
 )
@@ -266,6 +267,7 @@ def _derived(target: Target) -> dict[str, Effective]:
             "public address",
             f"{scheme}://{app.domain}" + ("" if port == usual else f":{port}") if app.has_site else "none: no site",
         ),
+        *_site(app),
         ("services", ", ".join(service.name for service in app.services)),
         ("home on the host", app.home),
         ("backups of the database", backup_directory(app) if app.database or app.database_server else ""),
@@ -317,6 +319,40 @@ def _accessory(app: Application, accessory: Accessory) -> Iterator[tuple[str, st
     yield "environment keys", ", ".join(key for key, _ in accessory.env)
 
 
+def _site(app: Application) -> Iterator[tuple[str, str]]:
+    """Yield the domains of the site, and the options that differ from a plain one."""
+    if not app.has_site:
+        return
+    site = app.site
+    yield "domains", ", ".join(app.served_domains)
+    if site.redirects:
+        yield "redirects", ", ".join(f"{source} to {target}" for source, target in site.redirects)
+    if site.trusted_proxies:
+        yield "trusted proxies", ", ".join(site.trusted_proxies)
+    if app.tls:
+        yield "HTTP/2", "on" if site.http2 else "off"
+    if site.gzip:
+        yield "gzip", "on"
+    if hsts := site.hsts:
+        words = [f"{hsts.max_age_seconds} s"]
+        words += ["with subdomains"] if hsts.include_subdomains else []
+        words += ["preload"] if hsts.preload else []
+        yield "HSTS", ", ".join(words)
+    yield "largest headers", f"{site.header_bytes // 1024} KiB"
+
+
+def _route(route: Route) -> str:
+    options = [f"only {', '.join(route.domains)}"] if route.domains else []
+    options += ["stream"] if route.stream else []
+    options += [f"timeout {route.timeout_seconds} s"] if route.timeout_seconds else []
+    if route.max_body_bytes is not None:
+        options.append(f"bodies up to {route.max_body_bytes} bytes" if route.max_body_bytes else "bodies of any size")
+    options += ["prefix stripped"] if route.strip_prefix else []
+    for what, headers in (("request", route.request_headers), ("response", route.response_headers)):
+        options += [f"{what} headers {', '.join(name for name, _ in headers)}"] if headers else []
+    return route.prefix + (f" ({'; '.join(options)})" if options else "")
+
+
 def _service(app: Application, service: Service) -> Iterator[tuple[str, str]]:
     gate, drain = service.gate, service.drain
     yield "image", f"{service.image.reference}" + (f"@{service.image.digest}" if service.image.digest else "")
@@ -334,7 +370,7 @@ def _service(app: Application, service: Service) -> Iterator[tuple[str, str]]:
         yield "checks send", request.to_service(app, service, service.service_port).sent + headers
     yield "start", service.start.value
     yield "drain", f"{drain.deadline_seconds:g} s, then {drain.stop_seconds:g} s to stop"
-    yield "routes", ", ".join(route.prefix + (" (stream)" if route.stream else "") for route in service.routes)
+    yield "routes", ", ".join(map(_route, service.routes))
     mounts = (
         f"{mount.source} at {mount.target}{' (read only)' if mount.read_only else ''}" for mount in service.mounts
     )

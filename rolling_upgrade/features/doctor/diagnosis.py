@@ -57,12 +57,13 @@ def _certificate_facts(app: Application) -> str:
     if app.tls is None or not app.has_site:
         return ""
     path = quote(app.tls.certificate)
+    names = "; ".join(f"openssl x509 -in {path} -noout -checkhost {quote(domain)}" for domain in app.domains)
     return f"""\
 if ! command -v openssl >/dev/null 2>&1; then fact certificate "no openssl"
 elif [ ! -r {path} ]; then fact certificate unreadable
 else
   fact certificate "$(date -d "$(openssl x509 -in {path} -noout -enddate 2>/dev/null | cut -d = -f 2)" +%s 2>/dev/null || echo damaged)"
-  fact certificate_name "$(openssl x509 -in {path} -noout -checkhost {quote(app.domain)} 2>/dev/null || :)"
+  fact certificate_name "$({{ {names}; }} 2>/dev/null | tr '\\n' ' ' || :)"
 fi"""
 
 
@@ -227,10 +228,12 @@ def _certificate(state: HostState, app: Application, facts: HostFacts) -> Iterat
         yield _warning(f"the certificate expired {-days} days ago", "Renew it and reload Nginx")
     elif days < CERTIFICATE_DAYS:
         yield _warning(f"the certificate expires in {days} days", "Renew it and reload Nginx")
-    if "NOT match" in facts.get("certificate_name"):
-        yield _warning(f"the certificate is not for {app.domain}", "Install one for that name")
+    # Source: openssl-x509(1), -checkhost: `Hostname NAME does NOT match certificate`.
+    lacking = [domain for domain in app.domains if f"Hostname {domain} does NOT match" in facts.get("certificate_name")]
+    if lacking:
+        yield _warning(f"the certificate is not for {', '.join(lacking)}", "Install one for all domains of the site")
     elif days >= CERTIFICATE_DAYS:
-        yield _ok(f"the certificate is for {app.domain} and expires in {days} days")
+        yield _ok(f"the certificate is for {', '.join(app.domains)} and expires in {days} days")
 
 
 def _accessories(state: HostState, app: Application, _: HostFacts) -> Iterator[Row]:

@@ -103,7 +103,7 @@ def _with_services(environment: Environment) -> Environment:
 def _read_target(
     host: Host, current: Application, state: HostState, named: str
 ) -> RollbackTarget | tuple[Finding, ...]:
-    """Choose the release and read it from the host; root controls names, ports and certificate, so they stay."""
+    """Choose the release and read it from the host; root controls names, proxies, ports and certificate, so they stay."""
     release = selection.choose(state, named)
     if isinstance(release, Finding):
         return (release,)
@@ -112,6 +112,7 @@ def _read_target(
         app = replace(
             history.parse_definition(answer.output, current.home),
             domain=current.domain,
+            site=current.site,
             http_port=current.http_port,
             https_port=current.https_port,
             tls=current.tls,

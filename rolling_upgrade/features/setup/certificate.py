@@ -26,8 +26,8 @@ def before_site(app: Application, preparation: Preparation) -> tuple[Resource, .
     if preparation.certificate is Certificate.FILES:
         return (*directories, *_checks(app, app.tls))
     seconds = _RENEW_SECONDS if preparation.certificate is Certificate.SELF_SIGNED else 0
-    test = f"{_files_exist(app.tls)} && {_key_matches(app.tls)} && {_is_valid_for(app.tls, seconds)} && {_names_domain(app, app.tls)}"
-    title = f"a self-signed certificate for {app.domain} ({app.tls.certificate})"
+    test = f"{_files_exist(app.tls)} && {_key_matches(app.tls)} && {_is_valid_for(app.tls, seconds)} && {_names_domains(app, app.tls)}"
+    title = f"a self-signed certificate for {_listed(app)} ({app.tls.certificate})"
     if preparation.certificate is Certificate.ACME:
         title += ", until certbot obtains one"
     return (*directories, Resource("certificate", title, test, script(_make_self_signed(app, app.tls))))
@@ -59,17 +59,25 @@ def _checks(app: Application, tls: Tls) -> tuple[Resource, ...]:
     """Check the files of the operator, one resource for each possible fault; all but the first need openssl."""
     skip = f"! {{ {_files_exist(tls)}; }} || ! command -v openssl"
     exists = f"! {rooted(*_paths(tls))} || {{ {_files_exist(tls)}; }}"
-    tests = (_key_matches(tls), _is_valid_for(tls, 0), _names_domain(app, tls))
+    tests = (_key_matches(tls), _is_valid_for(tls, 0), _names_domains(app, tls))
     matching, valid, named = (f"{skip} || {test}" for test in tests)
-    both, path, install = " and ".join(_paths(tls)), tls.certificate, "install one that is valid for DOMAIN_NAME"
+    both, path, install = (
+        " and ".join(_paths(tls)),
+        tls.certificate,
+        "install one that is valid for every domain of the site",
+    )
     rows = (
         ("certificate", f"the certificate and its key ({both})", exists, "put both files there"),
         ("certificate key", f"the key of the certificate ({both})", matching, "put a matching pair there"),
         ("certificate time", f"a certificate that has not expired ({path})", valid, "renew it"),
-        ("certificate name", f"a certificate for {app.domain} ({path})", named, install),
+        ("certificate name", f"a certificate for {_listed(app)} ({path})", named, install),
     )
     remedy = ", or set setup.certificate in hosts.yaml to self-signed or acme"
     return tuple(Resource(id, title, test, None, text + remedy) for id, title, test, text in rows)
+
+
+def _listed(app: Application) -> str:
+    return ", ".join(app.domains)
 
 
 def _files_exist(tls: Tls) -> str:
@@ -88,13 +96,14 @@ def _is_valid_for(tls: Tls, seconds: int) -> str:
     return f"openssl x509 -noout -checkend {seconds} -in {quote(tls.certificate)}"
 
 
-def _names_domain(app: Application, tls: Tls) -> str:
-    """A shell condition: the certificate names the domain. Source: openssl-x509(1): -checkhost always exits with 0."""
-    return f"openssl x509 -noout -checkhost {quote(app.domain)} -in {quote(tls.certificate)} | grep -q 'does match'"
+def _names_domains(app: Application, tls: Tls) -> str:
+    """A shell condition: the certificate names all domains. Source: openssl-x509(1): -checkhost always exits with 0."""
+    check = "openssl x509 -noout -checkhost {} -in {} | grep -q 'does match'"
+    return " && ".join(check.format(quote(domain), quote(tls.certificate)) for domain in app.domains)
 
 
 def _make_self_signed(app: Application, tls: Tls) -> str:
-    names = quote(f"subjectAltName=DNS:{app.domain}")
+    names = quote("subjectAltName=" + ",".join(f"DNS:{domain}" for domain in app.domains))
     ask = shell_join("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     chain = f"cp {quote(tls.certificate)} {quote(tls.chain)}" if tls.chain else ":"
     directories = dict.fromkeys(path.rpartition("/")[0] or "/" for path in _paths(tls))
@@ -138,8 +147,8 @@ def after_site(app: Application, preparation: Preparation) -> tuple[Resource, ..
     )
     same = f"{_files_exist(app.tls)} && cmp -s {quote(live + '/fullchain.pem')} {quote(app.tls.certificate)}"
     renewal = f"grep -qsF {quote(hook)} {quote(f'/etc/letsencrypt/renewal/{app.name}.conf')}"
-    test = f"{same} && {_key_matches(app.tls)} && {_names_domain(app, app.tls)} && {renewal}"
-    title = f"a certificate for {app.domain} by certbot, renewed by its timer"
+    test = f"{same} && {_key_matches(app.tls)} && {_names_domains(app, app.tls)} && {renewal}"
+    title = f"a certificate for {_listed(app)} by certbot, renewed by its timer"
     program = file(
         "certificate hook", f"the hook that installs a renewed certificate ({hook})", hook, _hook(app, app.tls), "755"
     )
@@ -150,7 +159,9 @@ def _fetch(app: Application, preparation: Preparation, hook: str) -> Script:
     """Run certbot, then its hook. Source: certbot(1): --deploy-hook is stored and also runs after renewals."""
     options = ["certonly", "--non-interactive", "--agree-tos", "--standalone", "--keep-until-expiring"]
     options += ["--http-01-address", "127.0.0.1", "--http-01-port", str(ACME_PORT), "--cert-name", app.name]
-    options += ["--domain", app.domain, "--email", preparation.acme_email, "--deploy-hook", hook]
+    # Source: certbot(1): --expand replaces the certificate of the same name when further domains are given.
+    options += [word for domain in app.domains for word in ("--domain", domain)] + ["--expand"]
+    options += ["--email", preparation.acme_email, "--deploy-hook", hook]
     options += ["--server", preparation.acme_server] if preparation.acme_server else []
     lineage = f"RENEWED_LINEAGE={quote('/etc/letsencrypt/live/' + app.name)}"
     return script(f"{shell_join('certbot', *options)} </dev/null\n{lineage} {quote(hook)}")

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from rolling_upgrade import rendering
-from rolling_upgrade.engine.model import Application, Tls
+from rolling_upgrade.engine.model import Application, SiteOptions, Tls
 from rolling_upgrade.engine.site import client as commands
 from rolling_upgrade.engine.site.schema import dump, dump_request
 from rolling_upgrade.engine.site.text import text_hash, text_site
@@ -522,6 +522,113 @@ def test_refresh_uses_the_given_site_as_a_fallback(host: Host, old: str) -> None
 
     assert host.run("refresh", text=dump(commands.site(host.app)))[0] == 0
     assert host.site.read_text() == host.text()
+
+
+TLS = Tls("/etc/ssl/certs/a.pem", "/etc/ssl/private/a.pem")
+
+
+def listeners(host: Host) -> str:
+    """The installed file of the TLS listeners."""
+    return host.program.with_name("listen.conf").read_text()
+
+
+@pytest.mark.parametrize(
+    ("version", "rows"),
+    [
+        ("nginx version: nginx/1.22.1", ["listen 443 ssl http2;", "listen [::]:443 ssl http2;"]),
+        ("nginx version: nginx/1.26.3 (Debian)", ["listen 443 ssl;", "listen [::]:443 ssl;", "http2 on;"]),
+        ("unreadable", ["listen 443 ssl http2;", "listen [::]:443 ssl http2;"]),
+    ],
+)
+def test_http2_has_the_syntax_of_the_hosts_nginx(host: Host, programs: Programs, version: str, rows: list[str]) -> None:
+    programs.add("nginx", f'[ "$1" != -v ] || echo "{version}" >&2')
+    app = replace(host.app, tls=TLS)
+    host.grant(app)
+
+    assert host.install(app) == (0, "the site is live\n")
+    assert listeners(host).splitlines() == rows
+    assert "include /usr/local/lib/shop/listen.conf;" in host.site.read_text()
+
+
+def test_new_version_of_nginx_changes_the_listeners_by_setup(host: Host, programs: Programs) -> None:
+    app = replace(host.app, tls=TLS)
+    host.grant(app)
+    host.install(app)
+    programs.add("nginx", '[ "$1" != -v ] || echo nginx/1.26.3')
+
+    code, said = host.run("check")
+    assert (code, "not in the syntax of the installed Nginx" in said) == (3, True)
+    assert host.run("refresh", text=dump(commands.site(app))) == (0, "the site is live\n")
+    assert (host.run("check")[0], "http2 on;" in listeners(host)) == (0, True)
+
+
+def test_refused_site_leaves_the_former_listeners(host: Host, programs: Programs) -> None:
+    app = replace(host.app, tls=TLS)
+    host.grant(app)
+    host.install(app)
+    before = listeners(host)
+    moved = replace(app, https_port=8443)
+    host.grant(moved)
+    programs.add("nginx", '[ "$1" != -t ] || exit 1')
+
+    assert host.install(moved)[0] == 3
+    assert (listeners(host), host.site.read_text()) == (before, host.text(app))
+    programs.add("nginx")
+    host.systemctl(":")
+    assert host.install(moved)[0] == 4
+    assert (listeners(host), host.site.read_text()) == (before, host.text(app))
+
+
+def with_domains(host: Host, *domains: str) -> Application:
+    """The application with further domains."""
+    return replace(host.app, site=SiteOptions(domains=domains))
+
+
+def test_domain_that_root_did_not_grant_is_refused(host: Host) -> None:
+    host.grant()
+
+    code, said = host.install(with_domains(host, "evil.test"))
+
+    assert (code, "evil.test does not belong to shop" in said, host.site.exists()) == (3, True, False)
+
+
+def test_rules_keep_the_domains_of_the_site_in_place_until_a_deploy_replaces_it(host: Host) -> None:
+    both = with_domains(host, "api.test", "www.test")
+    host.grant(both)
+    host.install(both)
+
+    assert host.grant(with_domains(host, "www.test"))[0] == 0
+    assert host.run("check-rules", text=dump(commands.rules(host.app)))[0] == 0
+    assert host.run("refresh", text=dump(commands.site(host.app)))[0] == 0
+    assert "server_name shop.test api.test www.test;" in host.site.read_text()
+    assert host.install()[0] == 0
+    assert host.run("check-rules", text=dump(commands.rules(host.app)))[0] == 3
+    assert host.grant()[0] == 0
+    assert host.install(both)[0] == 3
+
+
+def test_primary_domain_may_change_places_with_another_one(host: Host) -> None:
+    before = replace(host.app, site=SiteOptions(domains=("new.test",), redirects=(("new.test", "shop.test"),)))
+    host.grant(before)
+    host.install(before)
+    after = replace(
+        host.app, domain="new.test", site=SiteOptions(domains=("shop.test",), redirects=(("shop.test", "new.test"),))
+    )
+
+    assert host.grant(after)[0] == 0
+    assert host.run("refresh", text=dump(commands.site(after))) == (0, "the site is live\n")
+    assert host.site.read_text() == host.text(after)
+    assert host.install(after) == (0, "the site is unchanged\n")
+
+
+def test_trusted_proxies_come_from_the_rules(host: Host) -> None:
+    app = replace(host.app, site=SiteOptions(trusted_proxies=("192.0.2.0/24",)))
+    host.grant()
+
+    assert host.install(app)[0] == 3
+    host.grant(app)
+    assert host.install(app)[0] == 0
+    assert "set_real_ip_from 192.0.2.0/24;" in host.site.read_text()
 
 
 def test_certificate_is_the_one_that_root_named(host: Host) -> None:
