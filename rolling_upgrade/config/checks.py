@@ -13,6 +13,7 @@ from rolling_upgrade.config.accessories import check_accessories
 from rolling_upgrade.config.inventory import EnvironmentEntry, Inventory
 from rolling_upgrade.config.issues import Issues, conceals, is_secret, known_key, nearest
 from rolling_upgrade.config.services import Services
+from rolling_upgrade.config.settings import KEYS
 from rolling_upgrade.config.site import Route
 from rolling_upgrade.config.values import Values
 from rolling_upgrade.engine.model import MONITORING_HOST, Application, Certificate
@@ -22,6 +23,9 @@ from rolling_upgrade.errors import PROGRAM
 FIXED_KEYS = ("APP_NAME", "ENVIRONMENT", "SLACK_WEBHOOK", "WEBHOOK_URL")
 #: Prefixes of keys that a host cannot override, because a run notifies the same channels for all hosts.
 FIXED_PREFIXES = ("SMTP_", "NOTIFY_")
+
+#: Keys of log files, which setup rotates if it is told to.
+LOG_KEYS = ("LOG_FILE", "ACCESS_LOG", "ERROR_LOG")
 
 #: Placeholders that examples contain in place of a secret.
 _PLACEHOLDER = re.compile(
@@ -80,6 +84,8 @@ def check_setup(entry: EnvironmentEntry, file: str, place: str, values: Iterable
     if setup.certificate is Certificate.ACME and not setup.acme_email:
         issues.add(file, f"{place}.acme_email", found="", expected="a mail address, because certificate is acme")
     for host_values in values:
+        for key in LOG_KEYS if setup.rotate_logs_days else ():
+            host_values.read(key, validators.FILE_PATH)
         path = host_values.get("SSL_CERT_PATH")
         if setup.certificate is Certificate.ACME and path.startswith("/etc/letsencrypt/"):
             host_values.reject(
@@ -199,7 +205,7 @@ def check_known_keys(values: Mapping[str, str], known: set[str], file: str, stri
         else:
             near = nearest(key, sorted(known))
             hint = f" (did you mean {near}?)" if near else ""
-            issues.warn(f"{file}: {key} is unknown and has no effect{hint}")
+            issues.warn_at(file, key, f"unknown, without effect{hint}")
 
 
 def check_secrets(services: Services, hosts: Iterable[Values], strict: bool, issues: Issues) -> None:
@@ -217,8 +223,21 @@ def check_secrets(services: Services, hosts: Iterable[Values], strict: bool, iss
                 if strict:
                     values.reject(key, expected=f"a value for the service {service.name}, or {key}= for none")
                 else:
-                    text = f"{key} is not set, and the service {service.name} starts without it"
-                    issues.warn(f"{values.env_file}: {text}; write {key}= if it needs none")
+                    text = f"not set, so the service {service.name} starts without it; write {key}= if it needs none"
+                    issues.warn_at(values.env_file, key, text)
+
+
+def check_shared_keys(services: Services, hosts: Iterable[Values], issues: Issues) -> None:
+    """Warn about keys of this program's notifications that a service also gets."""
+    for values in hosts:
+        for service in services.services:
+            for variable in service.variables:
+                key = variable.key
+                is_ours = key in _SECRET_URLS or (key.startswith("SMTP_") and key in KEYS)
+                if is_ours and values.get(key):
+                    other = f"{variable.name}: {service.name.upper().replace('-', '_')}_{key}"
+                    text = f"configures notifications of rolling-upgrade, and the service {service.name} gets it too"
+                    issues.warn_at(values.env_file, key, f"{text}; for separate values, write `{other}` under `env`")
 
 
 #: URLs that are secret, because anyone who knows one can post to it.
@@ -240,7 +259,7 @@ def check_plaintext_urls(values: Iterable[Values], strict: bool, issues: Issues)
                 merged.reject(key, expected=expected)
             else:
                 text = "http:// lets anyone on the network path read the URL and the messages; use https://"
-                issues.warn(f"{merged.env_file}: {key}: {text}")
+                issues.warn_at(merged.env_file, key, text)
 
 
 def check_overrides(environment: str, entry: EnvironmentEntry, known: set[str], file: str, issues: Issues) -> None:
@@ -266,7 +285,7 @@ def check_placeholders(hosts: Iterable[Values], production: bool, issues: Issues
             if not is_placeholder(key, values.get(key)):
                 continue
             if not production:
-                issues.warn(f"{values.env_file}: {key} is a placeholder; replace it with a secret of your own")
+                issues.warn_at(values.env_file, key, "a placeholder; replace it with a secret of your own")
             elif key in values.overrides:
                 values.reject(key, found="a placeholder", expected=OWN_VALUE)
             else:

@@ -176,6 +176,7 @@ def parse_env(text: str, file: str, issues: Issues, *, encryption: Encryption | 
 
     values: dict[str, str] = {}
     lines: dict[str, int] = {}
+    unresolved: dict[str, str] = {}
     for binding in parse_stream(io.StringIO(text)):
         line = binding.original.line + _blank_lines(binding.original.string)
         if binding.error:
@@ -184,8 +185,26 @@ def parse_env(text: str, file: str, issues: Issues, *, encryption: Encryption | 
         elif binding.key is not None:
             lines.setdefault(binding.key, line)
             _keep(binding.key, binding.value, file, line, values, issues)
+            unresolved[binding.key] = _unresolved(binding.value or "", binding.original.string)
     issues.remember(file, Mark(0, entries={key: Mark(line) for key, line in lines.items()}))
+    for key, what in unresolved.items():
+        if what:
+            issues.warn_at(file, key, f"{what} is not replaced; the value is used as it is")
     return EnvFile(values, lines, encryption)
+
+
+#: References that other programs replace: 1Password, SOPS, and a shell.
+_REFERENCES = (("op://", r"op://"), ("ENC[", r"^ENC\["))
+_SHELL_REFERENCES = (("${…}", r"\$\{"), ("$(…)", r"\$\("), ("a command in backticks", r"`.*`"))
+
+
+def _unresolved(value: str, line: str) -> str:
+    """Describe the unresolved reference in a value, empty for none. In single quotes, a `$` is meant as it is."""
+    quote = re.search(r"=\s*(['\"]?)", line)
+    patterns = _REFERENCES if quote and quote[1] == "'" else (*_REFERENCES, *_SHELL_REFERENCES)
+    if quote and quote[1] == '"':
+        patterns = (*patterns, (r"the \ before $", r"\\\$"))
+    return next((what for what, pattern in patterns if re.search(pattern, value, re.DOTALL)), "")
 
 
 def parse_output(text: str, name: str, issues: Issues) -> EnvFile | None:

@@ -73,6 +73,12 @@ class Issues:
             line, where = line or root.find(path)[0].line, named_place(root, path)
         self._errors.setdefault(ConfigIssue(file, path, found, expected, line, where))
 
+    def warn_at(self, file: str, path: str, text: str) -> None:
+        """Add a warning about a place in a file."""
+        root = self._marks.get(file)
+        line = root.find(path)[0].line if root is not None else 0
+        self.warn(f"{file}:{line}: {path}: {text}" if line else f"{file}: {path}: {text}")
+
     def warn(self, text: str) -> None:
         """Add a warning."""
         self._warnings[text] = None

@@ -108,6 +108,7 @@ def load_located(
     if base is not None and services is not None and services_complete:
         _check_keys(located, base, services, strict, issues)
         checks.check_secrets(services, values, strict, issues)
+        checks.check_shared_keys(services, values, issues)
     if env is not None:
         checks.check_placeholders(values, _is_production(located, values), issues)
     checks.check_plaintext_urls(values, strict, issues)

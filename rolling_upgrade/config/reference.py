@@ -34,7 +34,7 @@ from rolling_upgrade.config.services import (
     Services,
     Suite,
 )
-from rolling_upgrade.config.settings import Settings
+from rolling_upgrade.config.settings import KEYS, Settings
 from rolling_upgrade.config.site import Hsts, Route, Site
 
 _REQUIRED = "**required**"
@@ -71,7 +71,10 @@ number is seconds), and so do sizes (`512MB`, `1G`, `1.5GiB`, as powers of 1024)
   production and a warning elsewhere.
 - **Tag.** `--tag` has the highest precedence, then the tag or `@sha256:` digest in the image's key, then
   APP_VERSION. A container that receives APP_VERSION gets the tag of `--tag`.
-- **Containers.** A container receives only the keys that its service lists. Their values are single lines.
+- **Containers.** A container receives only the keys that its service lists. Their values are single lines, and plain
+  text to this program. A key that its notifications use too, such as SMTP_PASSWORD, is a warning.
+- **References.** A value that another program should have replaced (`op://…`, `ENC[…]`, `${…}`, `$(…)`, a command in
+  backticks, or `\\$` in double quotes) is a warning. Single quotes state that a `$` is meant as it is.
 """
 
 _SERVICE_KEYS = """\
@@ -199,7 +202,7 @@ def _service_keys(file: Path) -> str:
     services = validate(Services, content or {}, issues.name(file), issues)
     if services is None or issues.errors:
         raise ValueError("\n".join(str(error) for error in issues.errors))
-    rows = [row for service in services.services for row in _keys_of(service)]
+    rows = {row.split("`")[1]: row for service in services.services for row in _keys_of(service)}.values()
     return "\n".join(["| key | value | default | description |", "|---|---|---|---|", *rows]) + "\n"
 
 
@@ -219,8 +222,10 @@ def _keys_of(service: Service) -> Iterator[str]:
     for text, validator, need, description in texts:
         if validators.is_key(text):
             yield _line(text, validator.expected, need, description)
-    for key in service.required:
-        yield _line(key, "text", _REQUIRED, f"Passed to the {name}.")
+    for variable in service.variables:
+        if variable.key and variable.key not in KEYS:
+            need = _REQUIRED if variable.key in service.required else ""
+            yield _line(variable.key, "text", need, f"Passed to the {name}.")
 
 
 if __name__ == "__main__":

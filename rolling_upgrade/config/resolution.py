@@ -44,6 +44,14 @@ def _settings(values: Values) -> Settings | None:
     return None
 
 
+def is_log_path(text: str) -> bool:
+    """Return whether the value of a log key is a file on the host. Others, such as `stdout`, are for the services."""
+    try:
+        return bool(validators.FILE_PATH(text))
+    except ValueError:
+        return False
+
+
 def _expectation(key: str) -> str:
     """Return what the validator of a setting expects."""
     validator = validators.validator_of(None, Settings.model_fields[key.lower()].metadata)
@@ -80,7 +88,7 @@ def resolve(values: Values, declared: Services | None, tag: str, roles: Sequence
         uploads=settings.uploads_path,
         uploads_backups=settings.uploads_backup_path,
         config_path=settings.config_path,
-        log_files=tuple(filter(None, (settings.log_file, settings.access_log, settings.error_log))),
+        log_files=tuple(filter(is_log_path, (settings.log_file, settings.access_log, settings.error_log))),
         database_server=_database_server(settings, values),
         backup_retention_days=settings.backup_retention_days,
         auto_backup=settings.auto_backup_enabled,

@@ -1,6 +1,7 @@
 """The settings of an env file: their keys, validators and defaults.
 
-The keys of single services (image, port, limits) are named by `deploy/services.yaml`.
+The keys of services, such as images, ports, limits and the variables of containers, are named by
+`deploy/services.yaml`, which is all that makes them known. Their texts are passed on as they are.
 """
 
 from __future__ import annotations
@@ -17,10 +18,8 @@ _Port = Annotated[int, validators.PORT]
 _HostPath = Annotated[str, validators.HOST_PATH]
 _FilePath = Annotated[str, validators.FILE_PATH]
 _WebUrl = Annotated[str, validators.WEB_URL]
-_Email = Annotated[str, validators.EMAIL]
 _Lowest = Annotated[str, validators.SEVERITY]
 _Percent = Annotated[float, validators.number(0, 100)]
-_Count = Annotated[int, validators.integer(1, 100_000)]
 
 
 class Settings(BaseModel):
@@ -76,44 +75,15 @@ class Settings(BaseModel):
         default="", description="URL of a database server. Backups include the database of a PostgreSQL server. Secret."
     )
 
-    # Application settings: validated here, then passed to the services that list them under `env` or `required`
-    jwt_secret_key: str = Field(default="", description="Passed to services: key that signs sessions. Secret.")
-    admin_email: _Email = Field(default="", description="Passed to services: mail address of the administrator.")
-    cloudflare_access_aud: str = Field(default="", description="Passed to services: audience tag of Cloudflare Access.")
-    cloudflare_access_cert_url: _WebUrl = Field(
-        default="", description="Passed to services: URL of the public keys of Cloudflare Access."
-    )
-    max_concurrent_uploads: _Count = Field(default=10, description="Passed to services: maximum concurrent uploads.")
-    max_concurrent_exports: _Count = Field(default=5, description="Passed to services: maximum concurrent exports.")
-    worker_processes: Annotated[str, validators.WORKERS] = Field(
-        default="auto", description="Passed to services: number of worker processes."
-    )
-    worker_connections: _Count = Field(default=1024, description="Passed to services: maximum connections per worker.")
-    enable_cache: _Boolean = Field(default=False, description="Passed to services: whether caching is enabled.")
-    cache_ttl: Annotated[float, validators.duration(0, 31_536_000)] = Field(
-        default=3600.0, description="Passed to services: lifetime of cache entries."
-    )
-    redis_url: Annotated[str, validators.REDIS_URL] = Field(
-        default="", description="Passed to services: URL of the cache. Secret when it contains a password."
-    )
-    enable_metrics: _Boolean = Field(
-        default=False, description="Passed to services: whether the application serves metrics."
-    )
-    metrics_port: _Port = Field(default=9090, description="Passed to services: port for metrics inside the container.")
-    enable_debug: _Boolean = Field(default=False, description="Passed to services: whether debug output is enabled.")
-    enable_profiling: _Boolean = Field(default=False, description="Passed to services: whether profiling is enabled.")
     maintenance_mode: _Boolean = Field(
         default=False,
         description="A deploy enables the maintenance page before its first cutover, and disables it when false.",
     )
 
     # Logs
-    log_level: Annotated[str, validators.LOG_LEVEL] = Field(
-        default="info", description="Passed to services: log level."
-    )
-    log_file: _FilePath = Field(default="", description="Application log on the host.")
-    access_log: _FilePath = Field(default="", description="Access log on the host.")
-    error_log: _FilePath = Field(default="", description="Error log on the host.")
+    log_file: _Text = Field(default="", description="Application log on the host.")
+    access_log: _Text = Field(default="", description="Access log on the host.")
+    error_log: _Text = Field(default="", description="Error log on the host.")
 
     # Health and restarts
     health_check_interval: Annotated[float, validators.INTERVAL] = Field(

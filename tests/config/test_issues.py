@@ -79,7 +79,7 @@ def test_load_unreadable_file_is_an_error(project: Project, path: str) -> None:
 
 
 def test_load_error_about_a_secret_hides_its_value(project: Project) -> None:
-    project.env({"SLACK_WEBHOOK": "T000/B000/hush", "REDIS_URL": "http://:hush@cache"})
+    project.env({"SLACK_WEBHOOK": "T000/B000/hush", "WEBHOOK_URL": "ftp://:hush@host"})
     project.edit("hosts.yaml", "192.0.2.12", "192.0.2.12, env: {JWT_SECRET_KEY: [hush]}")
 
     error = project.refused()

@@ -132,8 +132,8 @@ def test_load_unknown_key_is_a_warning_with_a_suggestion(project: Project) -> No
     project.env({"BACKND_PORT": "8090", "XYZZY": "1"})
 
     assert project.load().warnings == (
-        "deploy/demo.env: BACKND_PORT is unknown and has no effect (did you mean BACKEND_PORT?)",
-        "deploy/demo.env: XYZZY is unknown and has no effect",
+        "deploy/demo.env:10: BACKND_PORT: unknown, without effect (did you mean BACKEND_PORT?)",
+        "deploy/demo.env:11: XYZZY: unknown, without effect",
     )
 
 
@@ -142,7 +142,7 @@ def test_load_placeholder_in_a_secret_is_a_warning_without_the_value(project: Pr
 
     (warning,) = project.load(strict=True).warnings
 
-    assert "JWT_SECRET_KEY is a placeholder" in warning
+    assert "JWT_SECRET_KEY: a placeholder" in warning
     assert "your-super" not in warning
 
 

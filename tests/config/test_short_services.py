@@ -199,8 +199,7 @@ def test_secret_that_is_not_set_is_a_warning_and_an_error_when_strict(project: P
 
     (warning,) = project.load().warnings
     assert warning == (
-        "deploy/demo.env: API_TOKEN is not set, and the service api starts without it; "
-        "write API_TOKEN= if it needs none"
+        "deploy/demo.env: API_TOKEN: not set, so the service api starts without it; write API_TOKEN= if it needs none"
     )
     (issue,) = project.issues(strict=True)
     assert (issue.file, issue.path, issue.expected) == (

@@ -50,7 +50,6 @@ GOOD: list[tuple[validators.Validator[Any], str, object]] = [
     (validators.SCHEDULE, "*/15 8-18 * * mon-fri", "*/15 8-18 * * mon-fri"),
     (validators.SCHEDULE, "@daily", "@daily"),
     (validators.WEB_URL, "https://hooks.example.org/a?b=c", "https://hooks.example.org/a?b=c"),
-    (validators.REDIS_URL, "redis://:secret@cache:6379/0", "redis://:secret@cache:6379/0"),
     (validators.SENDER, "MemoryArk <ark@example.org>", "MemoryArk <ark@example.org>"),
     (validators.RECIPIENTS, "a@example.org, B <b@example.org>", "a@example.org, B <b@example.org>"),
     (validators.LANGUAGE, "zh-TW", "zh-TW"),

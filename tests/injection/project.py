@@ -55,23 +55,7 @@ SEEDS: dict[str, tuple[str, ...]] = {
     "CONFIG_PATH": ("/srv/shop/config",),
     "MAX_UPLOAD_SIZE": ("100MB", "1.5GiB"),
     "DATABASE_URL": ("", "postgresql://ark:pa%27ss@db.test:5432/ark?sslmode=require", "sqlite:////srv/x.db"),
-    "JWT_SECRET_KEY": ("correct horse 'battery'", "$(x)"),
-    "ADMIN_EMAIL": ("ann@example.org", "o'neil+x@example.org"),
-    "CLOUDFLARE_ACCESS_AUD": ("abc123",),
-    "CLOUDFLARE_ACCESS_CERT_URL": ("https://example.org/certs?a=1&b='2'",),
-    "MAX_CONCURRENT_UPLOADS": ("10",),
-    "MAX_CONCURRENT_EXPORTS": ("5",),
-    "WORKER_PROCESSES": ("auto", "4"),
-    "WORKER_CONNECTIONS": ("1024",),
-    "ENABLE_CACHE": ("true", "no"),
-    "CACHE_TTL": ("3600", "1h"),
-    "REDIS_URL": ("redis://:se'cret@cache.test:6379/0",),
-    "ENABLE_METRICS": ("false",),
-    "METRICS_PORT": ("9090",),
-    "ENABLE_DEBUG": ("false",),
-    "ENABLE_PROFILING": ("false",),
     "MAINTENANCE_MODE": ("false", "true"),
-    "LOG_LEVEL": ("info", "WARN"),
     "LOG_FILE": ("/srv/shop/logs/app.log",),
     "ACCESS_LOG": ("/srv/shop/access/access.log",),
     "ERROR_LOG": ("/srv/shop/errors/error.log",),
@@ -120,7 +104,12 @@ SERVICE_SEEDS: dict[str, tuple[str, ...]] = {
     "BACKEND_MEMORY_LIMIT": ("512MB",),
     "BACKEND_CPU_LIMIT": ("1.5",),
     "OWN_TEXT": ("anything at all", ""),
+    "JWT_SECRET_KEY": ("correct horse 'battery'", "$(x)"),
+    "REDIS_URL": ("redis://:se'cret@cache.test:6379/0",),
+    "LOG_LEVEL": ("info", "WARN"),
 }
+#: Keys of services that containers get as they are.
+PASSED = ("JWT_SECRET_KEY", "REDIS_URL", "LOG_LEVEL")
 
 #: The place where each text setting has to arrive, see `Outcome.where`. Other settings become numbers or choices.
 ARRIVES: dict[str, str] = {
@@ -141,13 +130,6 @@ ARRIVES: dict[str, str] = {
     "UPLOADS_BACKUP_PATH": "shell",
     "CONFIG_PATH": "shell",
     "DATABASE_URL": "container",
-    "JWT_SECRET_KEY": "container",
-    "ADMIN_EMAIL": "container",
-    "CLOUDFLARE_ACCESS_AUD": "container",
-    "CLOUDFLARE_ACCESS_CERT_URL": "container",
-    "WORKER_PROCESSES": "container",
-    "REDIS_URL": "container",
-    "LOG_LEVEL": "container",
     "METRICS_DIR": "watchdog metrics",
     "LOG_FILE": "directory",
     "ACCESS_LOG": "directory",
@@ -322,7 +304,7 @@ MODELS: tuple[type[BaseModel], ...] = (
 
 #: The settings of a project that passes all its env keys to the container.
 BASE = {key: seeds[0] for key, seeds in (SEEDS | SERVICE_SEEDS).items()} | {"OWN_PATH": "/srv/shop/own"}
-_CONTAINER = tuple(key for key, where in ARRIVES.items() if where == "container")
+_CONTAINER = (*PASSED, *(key for key, where in ARRIVES.items() if where == "container"))
 
 
 def structural(annotation: Any) -> bool:

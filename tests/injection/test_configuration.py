@@ -27,6 +27,7 @@ from tests.injection.hostile import cases, near
 from tests.injection.project import (
     ARRIVES,
     FIELDS,
+    PASSED,
     SEEDS,
     SERVICE_SEEDS,
     Project,
@@ -106,7 +107,8 @@ def check_settings(values: dict[str, str], status: int) -> None:
         found = outcome(project, status)
 
     if status == 0:
-        given = {key: place for key, place in ARRIVES.items() if project.env[key]}
+        arrives = ARRIVES | dict.fromkeys(PASSED, "container")
+        given = {key: place for key, place in arrives.items() if project.env[key]}
         lost = [(key, project.env[key]) for key, place in given.items() if not found.where(place, project.env[key])]
         assert lost == []
         rule = found.file(f"etc/sudoers.d/{found.app.name}").decode()
