@@ -14,10 +14,12 @@ from rolling_upgrade.config import validators
 from rolling_upgrade.config.containers import (
     MOUNT,
     VARIABLE,
+    VARIABLE_TEXT,
     ContainerOptions,
     Limits,
     Mounts,
     Variables,
+    is_unpassable,
     listed,
     resolve_options,
 )
@@ -234,8 +236,8 @@ def _environment(accessory: Accessory, place: str, values: Values) -> Iterator[t
             text = values.get(variable.key)
             if not text:
                 values.reject(variable.key, expected=f"a value for the accessory {accessory.name}")
-            elif re.search(r"[\n\r\0]", text):
-                values.reject(variable.key, expected="a single line: an env file of Podman cannot contain line breaks")
+            elif is_unpassable(variable.name, text):
+                values.reject(variable.key, expected=VARIABLE_TEXT)
             else:
                 yield variable.name, text
             continue

@@ -138,6 +138,7 @@ def check_services(services: Services, file: str, complete: bool, issues: Issues
                 (f"services[{index}].mounts[{number}].target", mount.target)
                 for number, mount in enumerate(service.mounts)
             ),
+            *((f"services[{index}].secrets[{number}]", secret.path) for number, secret in enumerate(service.secrets)),
             *((f"services[{index}].{place}", target) for place, target in service.targets),
         ]
         for index, service in listed

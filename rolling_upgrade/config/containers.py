@@ -13,6 +13,7 @@ from rolling_upgrade.config import validators
 from rolling_upgrade.config.issues import Strict
 from rolling_upgrade.config.validators import is_key
 from rolling_upgrade.engine import model
+from rolling_upgrade.engine.podman import has_line_break
 
 _Boolean = Annotated[bool, validators.BOOLEAN]
 _Key = Annotated[str, validators.ENV_KEY]
@@ -130,6 +131,42 @@ class Volume(Strict):
     )
     target: Annotated[str, validators.HOST_PATH] = Field(description="Path inside the container.")
     read_only: _Boolean = Field(default=False, description="Mount read-only.")
+
+
+#: Variables that Podman itself reads, so that their values have to be lines of an env file.
+_PODMANS_NAMES = ("HOME", "PATH", "TMPDIR")
+_PODMANS_PREFIXES = ("CONTAINER", "LD_", "XDG_")
+VARIABLE_TEXT = "a value without NUL bytes; for HOME, PATH, TMPDIR and CONTAINER…, LD_… and XDG_…, a single line"
+
+
+def is_unpassable(name: str, text: str) -> bool:
+    """Whether a container cannot get the value: Podman takes one of several lines from its own environment."""
+    is_podmans = name in _PODMANS_NAMES or name.startswith(_PODMANS_PREFIXES)
+    return "\0" in text or (is_podmans and has_line_break(text))
+
+
+def secret_form(value: object) -> object:
+    """Convert `KEY` and `KEY:PATH`."""
+    if not isinstance(value, str):
+        return value
+    source, _, target = value.partition(":")
+    return {"source": source, **({"target": target} if target else {})}
+
+
+class Secret(Strict):
+    """A value that the container reads from a file; also written as `KEY` or `KEY:PATH`."""
+
+    source: Annotated[str, validators.ENV_KEY] = Field(
+        description="Env key with the value, which may have several lines."
+    )
+    target: Annotated[str, validators.FILE_PATH] = Field(
+        default="", description="Path inside the container, readable for every user there. Default: /run/secrets/KEY."
+    )
+
+    @property
+    def path(self) -> str:
+        """The path inside the container."""
+        return self.target or f"/run/secrets/{self.source}"
 
 
 class ContainerOptions(Strict):

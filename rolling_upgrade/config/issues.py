@@ -26,6 +26,7 @@ _SECRET_NAME = re.compile(
 #: Keys whose names match _SECRET_NAME although their values are public: paths and notification levels.
 _HARMLESS_NAME = re.compile(r"_PATH$|_FILE$|_DIR$|^NOTIFY_", re.IGNORECASE)
 _CREDENTIALS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s:@]*:(?P<password>[^/?#\s]+)@")
+_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY( BLOCK)?-----|^AGE-SECRET-KEY-", re.MULTILINE)
 _SHORTEST_SECRET = 4
 _LONGEST_SHOWN = 80
 
@@ -103,8 +104,8 @@ def is_secret(key: str) -> bool:
 
 
 def conceals(key: str, value: str) -> bool:
-    """Return whether a value is secret: by the name of its key, or because it is a URL with a password."""
-    return is_secret(key) or bool(_CREDENTIALS.search(value))
+    """Return whether a value is secret: by the name of its key, or as a URL with a password or a private key."""
+    return is_secret(key) or bool(_CREDENTIALS.search(value) or _PRIVATE_KEY.search(value))
 
 
 def secret_keys(values: Iterable[tuple[str, str]]) -> tuple[str, ...]:
@@ -126,7 +127,7 @@ def secret_values(values: Iterable[tuple[str, str]]) -> set[str]:
     secrets: set[str] = set()
     for key, value in values:
         credentials = _CREDENTIALS.search(value)
-        if is_secret(key) or credentials:
+        if conceals(key, value):
             secrets.add(value)
         if credentials:
             secrets |= {credentials["password"], unquote(credentials["password"])}

@@ -146,6 +146,7 @@ def _secrets(values: Iterable[Values], applications: Iterable[model.Application]
     parts = [secret for application in applications for secret in application.channels.secrets]
     services = [service for application in applications for service in application.services]
     named |= secret_values(variable for service in services for variable in service.env)
+    named |= {secret.value for service in services for secret in service.secret_files}
     return tuple(sorted({*named, *parts}, key=lambda value: (-len(value), value)))
 
 

@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from rolling_upgrade.config import validators
 from rolling_upgrade.config.accessories import Accessory, AccessoryHealth
 from rolling_upgrade.config.commands import Release
-from rolling_upgrade.config.containers import ContainerOptions, Limits, Mount, Volume
+from rolling_upgrade.config.containers import ContainerOptions, Limits, Mount, Secret, Volume
 from rolling_upgrade.config.files import read_yaml
 from rolling_upgrade.config.inventory import EnvironmentEntry, Host, Monitoring, RolloutPolicy, Setup
 from rolling_upgrade.config.issues import Issues, validate
@@ -71,8 +71,9 @@ number is seconds), and so do sizes (`512MB`, `1G`, `1.5GiB`, as powers of 1024)
   production and a warning elsewhere.
 - **Tag.** `--tag` has the highest precedence, then the tag or `@sha256:` digest in the image's key, then
   APP_VERSION. A container that receives APP_VERSION gets the tag of `--tag`.
-- **Containers.** A container receives only the keys that its service lists. Their values are single lines, and plain
-  text to this program. A key that its notifications use too, such as SMTP_PASSWORD, is a warning.
+- **Containers.** A container receives only the keys that its service lists, as plain text to this program. A value may
+  have several lines, such as a key in PEM format: put it in double quotes. With `secrets`, a container reads values
+  from files. A key that the notifications of this program use too, such as SMTP_PASSWORD, is a warning.
 - **References.** A value that another program should have replaced (`op://…`, `ENC[…]`, `${…}`, `$(…)`, a command in
   backticks, or `\\$` in double quotes) is a warning. Single quotes state that a `$` is meant as it is.
 """
@@ -134,7 +135,7 @@ def page(services: Path) -> str:
     parts += [_SERVICES, _table(Services)]
     parts += [f"### `services[]`\n\n{Service.__doc__}\n\n{_table(Service, without=ContainerOptions)}"]
     parts += [f"{_OPTIONS}\n{_table(ContainerOptions)}"]
-    parts += _sections(("volumes[]", Volume), ("health", Health), ("gate", Gate))
+    parts += _sections(("volumes[]", Volume), ("secrets[]", Secret), ("health", Health), ("gate", Gate))
     parts += _sections(("drain", Drain), ("routes[]", Route))
     parts += _sections(("site", Site), ("site.hsts", Hsts))
     parts += _sections(("mounts[]", Mount), ("limits", Limits), ("full_chain", FullChain))

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 from pydantic import ValidationError
 
 from rolling_upgrade.config import schedule, validators
-from rolling_upgrade.config.containers import Mount, resolve_options
+from rolling_upgrade.config.containers import VARIABLE_TEXT, Mount, is_unpassable, resolve_options
 from rolling_upgrade.config.issues import report
 from rolling_upgrade.config.ports import service_ports
 from rolling_upgrade.config.services import Health, Service, Services
@@ -22,9 +22,6 @@ from rolling_upgrade.engine.model import WatchRules
 
 #: Upper bound for the deadline of a gate that the HEALTH_CHECK_ keys extend.
 LONGEST_GATE_SECONDS = 900.0
-
-_LINE_BREAK = re.compile(r"[\n\r\0]")
-_SINGLE_LINE = "a single line: an env file of Podman cannot contain line breaks"
 
 
 def _settings(values: Values) -> Settings | None:
@@ -122,6 +119,7 @@ def _resolve_service(
     memory = values.resolve(declared.limits.memory, validators.MEMORY, f"{place}.limits.memory")
     cpus = values.resolve(declared.limits.cpus, validators.CPUS, f"{place}.limits.cpus")
     env = tuple(_container_env(declared, place, values, tag))
+    secret_files = tuple(_secret_files(declared, values))
     if image is None or port is None or settings is None:
         return None
     return model.Service(
@@ -144,6 +142,7 @@ def _resolve_service(
         confinement=_confinement(declared),
         start=declared.start,
         options=resolve_options(declared),
+        secret_files=secret_files,
     )
 
 
@@ -194,8 +193,8 @@ def _container_env(declared: Service, place: str, values: Values, tag: str) -> I
         name, key = variable.name, variable.key
         if not key:
             text = values.interpolate(variable.literal, f"{place}.env")
-            if text is not None and _LINE_BREAK.search(text):
-                values.reject_declared(variable.literal, f"{place}.env", expected=_SINGLE_LINE)
+            if text is not None and is_unpassable(name, text):
+                values.reject_declared(variable.literal, f"{place}.env", expected=VARIABLE_TEXT)
             elif text is not None:
                 yield name, text
             continue
@@ -204,10 +203,21 @@ def _container_env(declared: Service, place: str, values: Values, tag: str) -> I
             continue
         if key in inside and text:
             yield name, _path_inside(inside[key], text)
-        elif _LINE_BREAK.search(text):
-            values.reject(key, expected=_SINGLE_LINE)
+        elif is_unpassable(name, text):
+            values.reject(key, expected=VARIABLE_TEXT)
         else:
             yield name, tag if key == "APP_VERSION" and tag else text
+
+
+def _secret_files(declared: Service, values: Values) -> Iterator[model.SecretFile]:
+    for secret in declared.secrets:
+        text = values.get(secret.source)
+        if not text and values.services_complete:
+            values.reject(secret.source, expected=f"a value, because it is a secret of the service {declared.name}")
+        elif "\0" in text:
+            values.reject(secret.source, expected=VARIABLE_TEXT)
+        elif text:
+            yield model.SecretFile(secret.source, secret.path, text)
 
 
 def _path_inside(mount: Mount, text: str) -> str:

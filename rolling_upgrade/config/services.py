@@ -15,7 +15,18 @@ from pydantic import BeforeValidator, Field
 from rolling_upgrade.config import validators
 from rolling_upgrade.config.accessories import Accessory
 from rolling_upgrade.config.commands import Release
-from rolling_upgrade.config.containers import MOUNT, VARIABLE, ContainerOptions, Limits, Mounts, Variable, Variables
+from rolling_upgrade.config.containers import (
+    MOUNT,
+    VARIABLE,
+    ContainerOptions,
+    Limits,
+    Mounts,
+    Secret,
+    Variable,
+    Variables,
+    listed,
+    secret_form,
+)
 from rolling_upgrade.config.issues import Strict
 from rolling_upgrade.config.site import Route, Site, route_keys
 from rolling_upgrade.config.values import named_keys, references
@@ -200,6 +211,9 @@ class Service(ContainerOptions):
         description=f"Environment variables of the container: {VARIABLE}. A variable whose key is not set is left out.",
     )
     required: tuple[_Key, ...] = Field(default=(), description="Env keys passed to the container that must be set.")
+    secrets: Annotated[tuple[Annotated[Secret, BeforeValidator(secret_form)], ...], listed()] = Field(
+        default=(), description="Values that the container reads from files instead of its environment."
+    )
     limits: Limits = Field(default=Limits(), description="Resource limits.")
     cap_add: tuple[_Capability, ...] = Field(default=(), description="Capabilities to add.")
     cap_drop: tuple[_Dropped, ...] = Field(
@@ -246,6 +260,7 @@ class Service(ContainerOptions):
             yield from named_keys(text)
         yield from route_keys(self.routes)
         yield from self.required
+        yield from (secret.source for secret in self.secrets)
         for variable in self.env:
             yield from (variable.key,) if variable.key else references(variable.literal)
 

@@ -15,6 +15,7 @@ from rolling_upgrade.engine import progress, untrusted
 from rolling_upgrade.engine.model import Accessory, AccessoryCheck, Application, HostState
 from rolling_upgrade.engine.paths import refuse_link
 from rolling_upgrade.engine.podman import (
+    MULTILINE,
     accessory_container,
     ensure_network,
     ensure_volumes,
@@ -28,9 +29,11 @@ from rolling_upgrade.engine.podman import (
     slow_hash,
     start,
     stop,
+    with_environment,
+    write_environment,
 )
 from rolling_upgrade.engine.serialization import to_plain
-from rolling_upgrade.engine.shell import UPTIME, Script, quote, script, shell_join, write_file
+from rolling_upgrade.engine.shell import UPTIME, Script, quote, script, shell_join
 
 #: An accessory without a health check is healthy when it has run this long.
 STEADY_SECONDS = 3
@@ -89,14 +92,14 @@ def create(app: Application, accessory: Accessory) -> Script:
         arguments += ["--health-cmd", json.dumps(accessory.health), "--health-interval", "disable"]
         arguments += ["--health-timeout", f"{accessory.health_timeout_seconds:g}s"]
     arguments += label_options(_labels(app, accessory))
-    environment = "".join(f"{key}={value}\n" for key, value in accessory.env)
+    command = [accessory.image.pinned, *accessory.command]
     return script(
         ensure_network(app.name),
-        shell_join("mkdir", "-p", place),
-        write_file(f"{place}/env", environment, secret=True),
+        shell_join("rm", "-rf", f"{place}/{MULTILINE}"),
+        write_environment(place, accessory.env),
         *(refuse_link(mount.source) for mount in accessory.mounts),
         ensure_volumes(app, accessory.options),
-        shell_join(*arguments, accessory.image.pinned, *accessory.command) + " >/dev/null",
+        with_environment(accessory.env, place, arguments, command) + " >/dev/null",
     )
 
 

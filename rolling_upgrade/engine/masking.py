@@ -30,6 +30,8 @@ _ESCAPE_SEQUENCE = re.compile(
     r"|\x1b[ -/]*[0-~]"  # two-character sequences
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+#: The first and the last line of keys and certificates, which are not secret.
+_PEM_BOUNDARY = re.compile(r"-----(?:BEGIN|END) [A-Z0-9 ]+-----")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -74,7 +76,8 @@ def _secrets_pattern(secrets: tuple[str, ...]) -> re.Pattern[str] | None:
 
 def _forms(secret: str) -> set[str]:
     """The forms of a secret in a text: bare, quoted, encoded, line by line."""
-    lines = [line for line in secret.splitlines() if len(line) >= 2 * SHORTEST_SECRET]
+    lines = [line.strip() for line in secret.splitlines()] if "\n" in secret else []
+    lines = [line for line in lines if len(line) >= 2 * SHORTEST_SECRET and not _PEM_BOUNDARY.fullmatch(line)]
     quoted = shlex.quote(secret)
     inside_quotes = quoted[1:-1] if quoted != secret else quoted
     double_quoted = re.sub(r'([\\"$`])', r"\\\1", secret)

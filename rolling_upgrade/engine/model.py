@@ -265,6 +265,15 @@ class Mount:
 
 
 @dataclass(frozen=True)
+class SecretFile:
+    """A value that a container reads from a file; `name` is its key, `target` the path inside the container."""
+
+    name: str
+    target: str
+    value: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
 class Gate:
     """The health gate of a candidate.
 
@@ -375,6 +384,7 @@ class Service:
     recorded: Recorded | None = None
     start: Start = Start.TOGETHER
     options: ContainerOptions = ContainerOptions()
+    secret_files: tuple[SecretFile, ...] = ()
     command: tuple[str, ...] = ()
     entrypoint: tuple[str, ...] | None = None
     handoff: Handoff = Handoff.OVERLAP

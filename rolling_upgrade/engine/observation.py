@@ -28,7 +28,7 @@ from rolling_upgrade.engine.model import (
 )
 from rolling_upgrade.engine.nginx import request_log, site_file, site_helper
 from rolling_upgrade.engine.paths import ID_PATTERN, backup_directory
-from rolling_upgrade.engine.podman import LABEL, accessory_container
+from rolling_upgrade.engine.podman import LABEL, MULTILINE, SECRETS, accessory_container
 from rolling_upgrade.engine.request import Request
 from rolling_upgrade.engine.shell import direct, quote, shell_join
 from rolling_upgrade.engine.site.client import rules_file
@@ -365,6 +365,10 @@ paths = sorted(glob.glob(glob.escape(sys.argv[1]) + "/config/*/env"), key=os.pat
 for path in paths[:{_MOST}]:
     with open(path, "rb") as file:
         lines = file.read({_BYTES}).splitlines()
+    folder = glob.escape(os.path.dirname(path))
+    for name in sorted(glob.glob(folder + "/{MULTILINE}/*") + glob.glob(folder + "/{SECRETS}/*"))[:{_MOST}]:
+        with open(name, "rb") as file:
+            lines.append(os.path.basename(name).encode() + b"=" + file.read({_BYTES}))
     marks = (line.split(b"=")[0].decode("ascii", "replace") + ":" + hmac.digest(key, line, "sha256").hex()[:16] for line in lines)
     print(path.split("/")[-2], *marks)
 """
@@ -372,7 +376,9 @@ for path in paths[:{_MOST}]:
 
 def environment_marks(service: Service) -> dict[str, str]:
     """Return a keyed hash for each key of the service's environment; equal values have equal hashes."""
-    return {key: hmac.digest(_KEY, f"{key}={value}".encode(), "sha256").hex()[:16] for key, value in service.env}
+    secrets = ((secret.name, secret.value) for secret in service.secret_files)
+    values = (*service.env, *secrets)
+    return {key: hmac.digest(_KEY, f"{key}={value}".encode(), "sha256").hex()[:16] for key, value in values}
 
 
 def ask_python(home: str) -> str:

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from rolling_upgrade.engine import progress, untrusted
 from rolling_upgrade.engine.image_push import full_name
-from rolling_upgrade.engine.model import Application, Color, Confinement, ContainerOptions, Image, Service
+from rolling_upgrade.engine.model import Application, Color, Confinement, ContainerOptions, Image, SecretFile, Service
 from rolling_upgrade.engine.paths import refuse_link
 from rolling_upgrade.engine.prune_entry import Mode, size_of
 from rolling_upgrade.engine.serialization import to_plain
@@ -20,6 +20,8 @@ from rolling_upgrade.engine.shell import Script, quote, script, shell_join, writ
 from rolling_upgrade.engine.untrusted import Malformed
 
 LABEL = "rolling"
+#: Directories beside a container's env file: values of several lines, and secrets that the container reads from files.
+MULTILINE, SECRETS = "multiline", "secrets"
 #: The label of one-off containers, with the name of their service; they have no `service` and no `color`.
 ONE_OFF = "one-off"
 _REVISION = "org.opencontainers.image.revision"
@@ -87,6 +89,8 @@ def spec_hash(app: str, service: Service) -> str:
         spec["confinement"] = to_plain(service.confinement)
     if options := options_in_use(service.options):
         spec["options"] = options
+    if service.secret_files:
+        spec["secrets"] = to_plain(service.secret_files, secrets=True)
     return slow_hash(json.dumps(spec, sort_keys=True), f"{app}/{service.name}")
 
 
@@ -131,20 +135,19 @@ def run(app: Application, service: Service, color: Color, release: str) -> Scrip
     """
     name = container_name(app.name, service.name, color)
     directory = config_directory(app, service)
-    env_file = f"{directory}/env"
     arguments = ["podman", "run", "--detach", "--quiet", "--replace", "--name", name, "--pull=never"]
     arguments += ["--network", network_name(app.name), "--network-alias", f"{service.name}-{color.value}"]
     arguments += ["--publish", f"127.0.0.1:{service.port(color)}:{service.container_port}"]
     arguments += ["--restart", _RESTART_POLICY.get(service.restart_policy, service.restart_policy)]
-    arguments += _options(app, service, env_file)
+    arguments += _options(app, service)
     if service.confinement:
         arguments += log_options(service.confinement)
     arguments += label_options(labels(app, service, color, release))
     return script(
-        _environment(service, directory, env_file),
+        _environment(service, directory),
         *(refuse_link(mount.source) for mount in service.mounts),
         ensure_volumes(app, service.options),
-        shell_join(*arguments, service.image.pinned) + " >/dev/null",
+        _with_environment(service, directory, arguments, [service.image.pinned]) + " >/dev/null",
     )
 
 
@@ -226,23 +229,25 @@ def one_off(
         options: more options of `podman run`, such as `--interactive`.
     """
     directory = config_directory(app, service)
-    env_file = f"{directory}/env"
     marks = {"app": app.name, "environment": app.environment, "release": release, ONE_OFF: service.name}
     arguments = ["podman", "run", "--rm", "--name", name, "--pull=never", "--network", network_name(app.name)]
-    arguments += [*_options(app, service, env_file), "--log-driver", "none", *label_options(marks), *options]
+    arguments += [*_options(app, service), "--log-driver", "none", *label_options(marks), *options]
     arguments += entrypoint_option(service.entrypoint if entrypoint is None else entrypoint)
     return script(
-        _environment(service, directory, env_file),
+        _environment(service, directory),
         *(refuse_link(mount.source) for mount in service.mounts),
         ensure_volumes(app, service.options),
         remove(name, seconds=service.drain.stop_seconds),
-        shell_join(*arguments, service.image.pinned, *command),
+        _with_environment(service, directory, arguments, [service.image.pinned, *command]),
     )
 
 
-def _options(app: Application, service: Service, env_file: str) -> list[str]:
+def _options(app: Application, service: Service) -> list[str]:
     """The options of every container of a service: how it stops, its environment, mounts, limits and options."""
-    arguments = ["--stop-timeout", str(round(service.drain.stop_seconds)), "--env-file", env_file]
+    directory = config_directory(app, service)
+    arguments = ["--stop-timeout", str(round(service.drain.stop_seconds)), "--env-file", f"{directory}/env"]
+    for secret in service.secret_files:
+        arguments += ["--volume", f"{directory}/{SECRETS}/{secret.name}:{secret.target}:ro"]
     for mount in service.mounts:
         arguments += ["--volume", f"{mount.source}:{mount.target}{':ro' if mount.read_only else ''}"]
     arguments += limit_options(service.memory_bytes, service.cpus, service.confinement)
@@ -288,13 +293,79 @@ def log_options(confinement: Confinement) -> list[str]:
     return arguments
 
 
-def _environment(service: Service, directory: str, env_file: str) -> Script:
-    """Write the container's environment file; for an earlier release it must exist already."""
+def _environment(service: Service, directory: str) -> Script:
+    """Write the container's environment and secret files; for an earlier release they must exist already."""
     if service.recorded:
+        env_file = f"{directory}/env"
         missing = f"{service.name}: the environment of the earlier release is gone: {env_file}"
         return Script(f"[ -f {quote(env_file)} ] || {{ echo {quote(missing)}; exit 1; }}")
-    content = "".join(f"{key}={value}\n" for key, value in service.env)
-    return script(shell_join("mkdir", "-p", directory), write_file(env_file, content, secret=True))
+    return write_environment(directory, service.env, service.secret_files)
+
+
+def write_environment(
+    directory: str, env: Sequence[tuple[str, str]], secret_files: Sequence[SecretFile] = ()
+) -> Script:
+    """Write an environment: `env` for values of one line, a file for each other value and for each secret.
+
+    Only the deploy user may enter the directory, so a secret file may be readable for every user of the container.
+    """
+    lines = "".join(f"{key}={value}\n" for key, value in env if not has_line_break(value))
+    directories = [directory]
+    files = [write_file(f"{directory}/env", lines, secret=True)]
+    for key, value in ((key, value) for key, value in env if has_line_break(value)):
+        directories.append(f"{directory}/{MULTILINE}")
+        files.append(write_file(f"{directory}/{MULTILINE}/{key}", value, secret=True))
+    for secret in secret_files:
+        directories.append(f"{directory}/{SECRETS}")
+        files.append(write_file(f"{directory}/{SECRETS}/{secret.name}", secret.value, mode="0444", secret=True))
+    return script(f"(umask 077; {shell_join('mkdir', '-p', *dict.fromkeys(directories))})", *files)
+
+
+def has_line_break(value: str) -> bool:
+    """Whether the value cannot be a line of an env file."""
+    return "\n" in value or "\r" in value
+
+
+def _with_environment(service: Service, directory: str, arguments: Sequence[str], rest: Sequence[str]) -> str:
+    """A command that runs Podman with the service's values of several lines, which a host may know alone."""
+    if service.recorded:
+        return _with_multiline_values(directory, arguments, rest)
+    return with_environment(service.env, directory, arguments, rest)
+
+
+def with_environment(
+    env: Sequence[tuple[str, str]], directory: str, arguments: Sequence[str], rest: Sequence[str]
+) -> str:
+    """A command that runs Podman with the environment that `write_environment` wrote to this directory.
+
+    `arguments` name the `env` file there; `rest` follows the options: the image and the command.
+    """
+    if any(has_line_break(value) for _, value in env):
+        return _with_multiline_values(directory, arguments, rest)
+    return shell_join(*arguments, *rest)
+
+
+def _with_multiline_values(directory: str, arguments: Sequence[str], rest: Sequence[str]) -> str:
+    """A command that runs Podman with the values that have files of their own.
+
+    Podman takes them from its own environment, so no value is an argument. The container keeps them, like those of an
+    env file.
+
+    Source: measured with Podman 4.3 and 5.4: a container with `--secret type=env` does not start again once its secret
+    is deleted, so each kept container would need its own.
+    """
+    return f"""\
+(
+  set --
+  for file in {quote(directory)}/{MULTILINE}/*; do
+    if [ -f "$file" ]; then
+      value=$(cat "$file" && echo .)
+      export "${{file##*/}}=${{value%.}}"
+      set -- "$@" --env "${{file##*/}}"
+    fi
+  done
+  {shell_join(*arguments)} "$@" {shell_join(*rest)}
+)"""
 
 
 def revive(app: Application, service: Service, color: Color) -> str:

@@ -142,10 +142,13 @@ def test_two_accessories_of_one_name_are_refused(project: Project) -> None:
     assert "already used by accessories[0].name" in str(project.issues()[0])
 
 
-def test_value_with_a_line_break_is_refused(project: Project) -> None:
-    project.env(extra='DB_PASSWORD="two\nlines"')
-    declare(project, DB | {"env": ["DB_PASSWORD"]})
+def test_value_of_several_lines_is_passed_unless_podman_reads_the_variable(project: Project) -> None:
+    project.env(extra='DB_CERTIFICATE="two\nlines"')
+    declare(project, DB | {"env": ["DB_CERTIFICATE"]})
+    (accessory,) = project.application().accessories
+    assert accessory.env == (("DB_CERTIFICATE", "two\nlines"),)
 
+    declare(project, DB | {"env": [{"PATH": "DB_CERTIFICATE"}]})
     assert "a single line" in str(project.issues()[0])
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rolling_upgrade.engine import podman
+from rolling_upgrade.engine import masking, podman
 from rolling_upgrade.engine.model import ContainerOptions, Volume
 from rolling_upgrade.errors import ConfigError
 from tests.support.project import Project
@@ -129,3 +129,63 @@ def test_the_order_of_labels_needs_no_new_container(project: Project) -> None:
         hashes.add(podman.spec_hash("memoryark", project.load().targets[0].application.services[0]))
 
     assert len(hashes) == 1
+
+
+PEM = "-----BEGIN PRIVATE KEY-----\nc2VjcmV0IG1hdGVyaWFs\nbW9yZQ==\n-----END PRIVATE KEY-----\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "target"),
+    [
+        ("SIGNING", "/run/secrets/SIGNING"),
+        ("SIGNING:/etc/ssl/app.pem", "/etc/ssl/app.pem"),
+        ({"source": "SIGNING"}, "/run/secrets/SIGNING"),
+        ({"source": "SIGNING", "target": "/etc/ssl/app.pem"}, "/etc/ssl/app.pem"),
+    ],
+)
+def test_forms_of_a_secret_file(written: object, target: str, project: Project) -> None:
+    declare(project, secrets=[written])
+    project.env({"SIGNING": f'"{PEM}"'})
+
+    environment = project.load()
+
+    (secret,) = environment.targets[0].application.services[0].secret_files
+    assert (secret.name, secret.target, secret.value) == ("SIGNING", target, PEM)
+    assert not environment.warnings
+
+
+def test_secret_file_needs_a_value(project: Project) -> None:
+    declare(project, secrets=["SIGNING"])
+
+    (issue,) = project.issues()
+
+    assert (issue.path, issue.expected) == ("SIGNING", "a value, because it is a secret of the service backend")
+
+
+@pytest.mark.parametrize("written", ["SIGNING:relative", "signing key", {"source": "SIGNING", "target": "/a,b"}])
+def test_invalid_secret_files_are_refused(written: object, project: Project) -> None:
+    declare(project, secrets=[written])
+
+    assert project.issues()[0].path.startswith("services[0].secrets[0]")
+
+
+def test_two_secrets_cannot_have_the_same_path(project: Project) -> None:
+    declare(project, secrets=["SIGNING:/a", "OTHER:/a"])
+    project.env({"SIGNING": "x", "OTHER": "y"})
+
+    with pytest.raises(ConfigError, match="already used by"):
+        project.load()
+
+
+def test_variable_of_several_lines_reaches_the_service_and_is_masked_line_by_line(project: Project) -> None:
+    """A private key is a secret whatever the name of its key."""
+    declare(project, env=["SIGNING_PEM"])
+    project.env({"SIGNING_PEM": f'"{PEM}"'})
+
+    environment = project.load()
+
+    assert dict(environment.targets[0].application.services[0].env)["SIGNING_PEM"] == PEM
+    shown = masking.safe(f"log: c2VjcmV0IG1hdGVyaWFs\nkey={PEM!r} done", environment.secrets)
+    assert shown == f"log: {masking.MASK}\nkey={masking.MASK!s} done".replace("key=", "key='").replace(
+        " done", "' done"
+    )

@@ -68,6 +68,15 @@ def test_create_passes_the_environment_in_a_private_file_only(programs: Programs
     assert not any("s3cret" in word for call in programs.calls("podman") for word in call)
 
 
+def test_create_passes_a_value_of_several_lines_and_forgets_it_later(programs: Programs, tmp_path: Path) -> None:
+    kept = tmp_path / "home/accessories/db/multiline/CERTIFICATE"
+    words = run(programs, tmp_path / "home", database(env=(("CERTIFICATE", "two\nlines\n"),)))
+    assert (after(words, "--env"), kept.read_text()) == (["CERTIFICATE"], "two\nlines\n")
+
+    sh(moved(accessory.create(application(), database()), application(), tmp_path / "home"), path=programs.path)
+    assert not kept.exists()
+
+
 @pytest.mark.parametrize("value", [value for value in HOSTILE if value and "\n" not in value])
 def test_create_passes_hostile_words_unchanged(value: str, programs: Programs, tmp_path: Path) -> None:
     one = database(command=(value,), mounts=(Mount(f"/srv/{value.replace('/', '')}", "/x"),))

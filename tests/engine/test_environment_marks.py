@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rolling_upgrade.engine import observation, sqlite
+from rolling_upgrade.engine.model import SecretFile
 from tests.support.sample import backend
 from tests.support.shell import sh
 
@@ -35,6 +36,22 @@ def test_marks_are_equal_for_equal_values(tmp_path: Path) -> None:
 
     assert host.keys() == here.keys()
     assert {key for key in host if host[key] != here[key]} == {"PIN"}
+
+
+def test_marks_include_values_of_several_lines_and_secret_files(tmp_path: Path) -> None:
+    kept(tmp_path, b"LEVEL=info\n")
+    for name, value in (("multiline/TLS_KEY", "a\nb\n"), ("secrets/CERT", "c\n")):
+        path = tmp_path / "config" / f"backend-{SPEC}" / name
+        path.parent.mkdir()
+        path.write_text(value)
+    service = backend(
+        env=(("LEVEL", "info"), ("TLS_KEY", "a\nb\n")), secret_files=(SecretFile("CERT", "/c", "changed"),)
+    )
+
+    host, here = seen(tmp_path)[f"backend-{SPEC}"], observation.environment_marks(service)
+
+    assert host.keys() == here.keys() == {"LEVEL", "TLS_KEY", "CERT"}
+    assert {key for key in host if host[key] != here[key]} == {"CERT"}
 
 
 def test_marks_differ_between_processes(tmp_path: Path) -> None:

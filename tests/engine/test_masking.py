@@ -92,3 +92,11 @@ def test_mask_keeps_short_values() -> None:
 
 def test_safe_secret_interrupted_by_an_escape_sequence_is_hidden() -> None:
     assert safe("pass\x1b[0mword99", ("password99",)) == MASK
+
+
+def test_mask_secret_of_several_lines_also_line_by_line_but_not_the_frame_of_a_key() -> None:
+    pem = "-----BEGIN EC PRIVATE KEY-----\n  MHcCAQEEIIg8\nAwEHoUQDQgAE\n-----END EC PRIVATE KEY-----\n"
+    lines = "-----BEGIN EC PRIVATE KEY-----\ngot MHcCAQEEIIg8, then AwEHoUQDQgAE"
+
+    assert mask(lines, [pem]) == f"-----BEGIN EC PRIVATE KEY-----\ngot {MASK}, then {MASK}"
+    assert mask(f"<{pem}>", [pem]) == f"<{MASK}>"

@@ -12,7 +12,7 @@ import pytest
 
 from rolling_upgrade.engine import podman
 from rolling_upgrade.engine.history import dump_definition, parse_definition
-from rolling_upgrade.engine.model import Color, Confinement, ContainerOptions, Image, Mount, Service, Volume
+from rolling_upgrade.engine.model import Color, Confinement, ContainerOptions, Image, Mount, SecretFile, Service, Volume
 from rolling_upgrade.engine.prune_entry import Mode, prune_entry
 from rolling_upgrade.engine.shell import Script, script, sha256
 from tests.support.sample import application, backend, frontend, image
@@ -642,3 +642,104 @@ def test_one_off_has_the_entrypoint_of_its_service(programs: Programs, tmp_path:
     *_, words = run_once(programs, tmp_path / "home", backend(entrypoint=("/bin/start",)), "migrate")
 
     assert after(words, "--entrypoint") == ['["/bin/start"]']
+
+
+PEM = "-----BEGIN PRIVATE KEY-----\nc2VjcmV0IG1hdGVyaWFs\n  $(touch pwned) 'x' \\n\n-----END PRIVATE KEY-----\n"
+#: A `podman run` that saves the variables that it takes from its own environment by their names.
+SAVE_VALUES = """\
+if [ "$1" = run ]; then
+  while [ $# -gt 0 ]; do
+    if [ "$1" = --env ]; then printenv "$2" > "SAVED/$2"; fi
+    shift
+  done
+fi"""
+
+
+def saved_values(programs: Programs, tmp_path: Path, service: Service) -> dict[str, str]:
+    """Start a candidate and return the values that Podman takes from its own environment."""
+    saved = tmp_path / "saved"
+    saved.mkdir(exist_ok=True)
+    (tmp_path / "home").mkdir(exist_ok=True)
+    programs.add("podman", SAVE_VALUES.replace("SAVED", str(saved)))
+    text = moved(podman.run(application(service), service, Color.GREEN, "r2"), APP, tmp_path / "home")
+    done = sh(text, path=programs.path)
+    assert (done.returncode, done.stderr) == (0, "")
+    return {file.name: file.read_bytes().decode().removesuffix("\n") for file in saved.iterdir()}
+
+
+@pytest.mark.parametrize(
+    "value", [PEM, PEM.rstrip("\n"), "a\r\nb", "\n", "two\n\n\n", *(v for v in HOSTILE if "\n" in v)]
+)
+def test_run_passes_a_value_of_several_lines_unchanged(value: str, programs: Programs, tmp_path: Path) -> None:
+    service = backend(env=(("TLS_KEY", value), ("LEVEL", "info")))
+
+    assert saved_values(programs, tmp_path, service) == {"TLS_KEY": value}
+    words = next(call for call in programs.calls("podman") if call[1] == "run")
+    assert after(words, "--env") == ["TLS_KEY"]
+    assert Path(after(words, "--env-file")[0]).read_text() == "LEVEL=info\n"
+    assert not list(tmp_path.rglob("pwned"))
+
+
+def test_run_of_a_recorded_release_passes_the_values_that_the_host_kept(programs: Programs, tmp_path: Path) -> None:
+    service = backend(env=(("TLS_KEY", PEM),))
+    saved_values(programs, tmp_path, service)
+    app = parse_definition(dump_definition(application(service)), APP.home)
+
+    assert saved_values(programs, tmp_path, app.service("backend")) == {"TLS_KEY": PEM}
+
+
+def test_run_mounts_secret_files_that_only_the_deploy_user_and_the_container_can_read(
+    programs: Programs, tmp_path: Path
+) -> None:
+    words = run(
+        programs, tmp_path / "home", backend(mounts=(), secret_files=(SecretFile("CERT", "/run/secrets/CERT", PEM),))
+    )
+
+    source, target, mode = after(words, "--volume")[0].split(":")
+    assert (target, mode) == ("/run/secrets/CERT", "ro")
+    file = Path(source)
+    assert file.read_text() == PEM
+    assert stat.S_IMODE(file.stat().st_mode) == 0o444
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+
+
+def test_run_script_masks_values_of_several_lines_and_secret_files() -> None:
+    service = backend(env=(("TLS_KEY", PEM),), secret_files=(SecretFile("CERT", "/c", f"{PEM}2"),))
+
+    text = podman.run(APP, service, Color.BLUE, "r2")
+
+    assert len(text.secrets) == 2
+    assert not any(secret in text.masked for secret in text.secrets)
+
+
+def test_spec_hash_changes_with_the_content_of_a_secret_file() -> None:
+    hashes = [
+        podman.spec_hash("shop", backend(secret_files=files))
+        for files in (
+            (),
+            (SecretFile("CERT", "/c", "a"),),
+            (SecretFile("CERT", "/c", "b"),),
+            (SecretFile("CERT", "/d", "a"),),
+        )
+    ]
+
+    assert len(set(hashes)) == 4
+
+
+def test_definition_of_a_release_contains_no_secret_file() -> None:
+    app = application(backend(secret_files=(SecretFile("CERT", "/c", PEM),)))
+    text = dump_definition(app)
+
+    assert "PRIVATE KEY" not in text
+    assert parse_definition(text, app.home).service("backend").secret_files == (SecretFile("CERT", "/c"),)
+
+
+def test_one_off_gets_values_of_several_lines(programs: Programs, tmp_path: Path) -> None:
+    service = backend(env=(("TLS_KEY", PEM),))
+    (tmp_path / "home").mkdir()
+    programs.add("podman", 'if [ "$1" = run ]; then printf %s "$TLS_KEY"; fi')
+    text = moved(
+        podman.one_off(application(service), service, ["migrate"], name="shop-release"), APP, tmp_path / "home"
+    )
+
+    assert sh(text, path=programs.path).stdout == PEM

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from rolling_upgrade import config
 from rolling_upgrade.config.commands import Release
-from rolling_upgrade.config.containers import Limits, Mount, Variable, Volume
+from rolling_upgrade.config.containers import Limits, Mount, Secret, Variable, Volume
 from rolling_upgrade.config.inventory import EnvironmentEntry, Host, Inventory, Monitoring, RolloutPolicy, Setup
 from rolling_upgrade.config.services import (
     Build,
@@ -103,6 +103,7 @@ SERVICE_SEEDS: dict[str, tuple[str, ...]] = {
     "BACKEND_PORT": ("8080",),
     "BACKEND_MEMORY_LIMIT": ("512MB",),
     "BACKEND_CPU_LIMIT": ("1.5",),
+    "OWN_SECRET": ("two\nlines", "it's $(one)"),
     "OWN_TEXT": ("anything at all", ""),
     "JWT_SECRET_KEY": ("correct horse 'battery'", "$(x)"),
     "REDIS_URL": ("redis://:se'cret@cache.test:6379/0",),
@@ -203,6 +204,8 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "Service.pids_limit": ("2048",),
     "Service.log_driver": ("k8s-file", "journald"),
     "Service.log_max_size": ("50MB", "1MB"),
+    "Secret.source": ("OWN_SECRET",),
+    "Secret.target": ("/run/secrets/own", "/app/o+w=n.pem"),
     "Service.roles": ("web",),
     "Service.user": ("app", "1000:1000"),
     "Service.tmpfs": ("/cache", "/cache:size=64MB,mode=1777"),
@@ -297,8 +300,8 @@ FIELDS: dict[str, tuple[Any, ...]] = {
 EXECUTED = frozenset({"EnvironmentEntry.env_command"})
 
 MODELS: tuple[type[BaseModel], ...] = (
-    Health, Gate, Drain, Variable, Route, Site, Hsts, Mount, Volume, Limits, Build, Service, FullChain, Release,
-    Building, Suite, Services,
+    Health, Gate, Drain, Variable, Route, Site, Hsts, Mount, Volume, Secret, Limits, Build, Service, FullChain,
+    Release, Building, Suite, Services,
     RolloutPolicy, Setup, Monitoring, Host, EnvironmentEntry, Inventory,
 )  # fmt: skip
 
@@ -402,6 +405,7 @@ class Project:
         service |= {"drain": self._of("Drain"), "routes": [self._route()], "limits": self._of("Limits")}
         service["routes"].append({"prefix": "/of-every-domain/"})
         service["mounts"] = [self._of("Mount"), *paths]
+        service["secrets"] = [self._of("Secret")]
         service["volumes"] = [self._of("Volume")]
         build, suite = self._of("Build"), self._of("Suite")
         service["build"] = build | {"args": {"OWN_ARG": build["args"]}}

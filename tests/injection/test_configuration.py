@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from rolling_upgrade import config
 from rolling_upgrade.config.settings import KEYS
+from rolling_upgrade.engine import podman
 from rolling_upgrade.engine.model import BuildType
 from rolling_upgrade.engine.site.text import PROBE_AGENT
 from rolling_upgrade.errors import ConfigError
@@ -136,7 +137,7 @@ def check_fields(values: dict[str, str], status: int) -> None:
 
     fields, target, service = project.fields, found.environment.targets[0], found.app.services[0]
     assert (service.name, service.alias) == (fields["Service.name"], fields["Service.alias"] or service.name)
-    models = {"Mount", "Volume", "Limits", "Service"}
+    models = {"Mount", "Volume", "Secret", "Limits", "Service"}
     names = {name: fields[name] for name in FIELDS if name.partition(".")[0] in models and name != "Service.labels"}
     names |= {name: fields[name] for name in ("Host.user", "Host.roles", "Host.groups", "Host.jump", "Host.address")}
     names |= {name: fields[name] for name in ("Route.prefix", "FullChain.path", "FullChain.service", "Release.service")}
@@ -162,7 +163,9 @@ def check_fields(values: dict[str, str], status: int) -> None:
             (directive.name, directive.arguments) for directive in found.site
         }
         _assert_headers(found, fields)
-        assert f"OWN_TEXT={fields['Host.env']}\n".encode() in found.ran.words
+        assert f"{fields['Secret.target']}:ro".encode() in found.ran.words
+        own = fields["Host.env"]
+        assert (own if podman.has_line_break(own) else f"OWN_TEXT={own}\n").encode() in found.ran.words
         assert f"OWN_LITERAL={fields['Variable.literal']}\n".encode() in found.ran.words
 
 

@@ -380,4 +380,6 @@ def _service(app: Application, service: Service) -> Iterator[tuple[str, str]]:
     memory = f"{service.memory_bytes // 1024**2} MiB" if service.memory_bytes else "no memory limit"
     yield "limits", f"{memory}, {f'{service.cpus:g} CPUs' if service.cpus else 'no CPU limit'}"
     yield "restart policy", service.restart_policy
+    if service.secret_files:
+        yield "secret files", ", ".join(f"{secret.name} at {secret.target}" for secret in service.secret_files)
     yield "environment keys", ", ".join(key for key, _ in service.env)
