@@ -37,6 +37,7 @@ from rolling_upgrade.engine.model import (
     DatabaseServer,
     Environment,
     Firewall,
+    Handoff,
     HostState,
     Lock,
     Login,
@@ -76,7 +77,7 @@ from rolling_upgrade.features.setup import teardown
 from rolling_upgrade.features.watchdog import shell as watchdog
 from rolling_upgrade.features.watchdog.loop import recovery_script
 from rolling_upgrade.features.watchdog.policy import RecoveryAction
-from tests.support.sample import application, backend, database, frontend, image
+from tests.support.sample import application, backend, database, frontend, image, worker
 from tests.support.ssh_keys import key as public_key
 from tests.support.states import RUN
 
@@ -84,6 +85,7 @@ from tests.support.states import RUN
 MEANT = {
     "SC1091": "/etc/os-release is a file of the host",
     "SC2016": "text in single quotes is for an inner shell: sh -c under another user",
+    "SC2129": "a line per image is generated, and every line stands alone",
     "SC2024": "the deploy user may read the site text; only the helper behind sudo needs root",
 }
 
@@ -100,12 +102,17 @@ HOLDER = Lock("run", "ann", "laptop", 41, "deploy 'v2' \"now\"", 0, 0)
 
 
 def container(service: str, color: Color) -> Container:
-    return Container(f"shop-{service}-{color.value}", service, color, True, "running", image=image(service), spec="x")
+    known = image("worker" if service == "scheduler" else service)
+    return Container(f"shop-{service}-{color.value}", service, color, True, "running", image=known, spec="x")
 
 
 def host_states() -> dict[str, HostState]:
     """A bare host, one on which everything is replaced while another color still runs, and one with kept containers."""
-    running = (container("backend", Color.GREEN), container("frontend", Color.BLUE), container("frontend", Color.GREEN))
+    workers = (container("worker", Color.BLUE), container("scheduler", Color.BLUE), container("scheduler", Color.GREEN))
+    running = (
+        *(container("backend", Color.GREEN), container("frontend", Color.BLUE), container("frontend", Color.GREEN)),
+        *workers,
+    )
     stopped = tuple(
         replace(container(one.name, Color.GREEN), image=one.image, running=False, spec=spec_hash("shop", one))
         for one in (backend(), frontend())
@@ -130,9 +137,16 @@ def applications() -> dict[str, Application]:
     counted = replace(
         application(backend(options=options), frontend()), request_metrics=True, metrics_dir="/srv/it's metrics"
     )
+    handed_over = worker(
+        name="scheduler", command=("it's", "$HOME"), entrypoint=("python3", "-c"), handoff=Handoff.EXCLUSIVE, alias="s"
+    )
+    checked = worker(name="checked", gate=replace(worker().gate, ready=("test", "-e", "/it's here")))
+    both = replace(backend().gate, ready=("true",))
+    workers = application(backend(gate=both, handoff=Handoff.EXCLUSIVE), frontend(), worker(), checked, handed_over)
     return {
         "counted": counted,
         "with-accessories": replace(application(), accessories=(database(), redis)),
+        "workers": workers,
         "plain": application(),
         "secured": secured,
         "bare": replace(bare, full_chain=None),

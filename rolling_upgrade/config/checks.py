@@ -16,6 +16,7 @@ from rolling_upgrade.config.services import Services
 from rolling_upgrade.config.settings import KEYS
 from rolling_upgrade.config.site import Route
 from rolling_upgrade.config.values import Values
+from rolling_upgrade.config.workers import check_workers
 from rolling_upgrade.engine.model import MONITORING_HOST, Application, Certificate
 from rolling_upgrade.errors import PROGRAM
 
@@ -131,7 +132,11 @@ def check_services(services: Services, file: str, complete: bool, issues: Issues
     """
     listed = list(enumerate(services.services))
     names = [(f"services[{index}].name", service.name) for index, service in listed]
-    aliases = [(f"services[{index}].alias", service.alias or service.name) for index, service in listed]
+    aliases = [
+        (f"services[{index}].alias", service.alias or service.name)
+        for index, service in listed
+        if service.alias or service.container_port is not None
+    ]
     targets = [
         [
             *(
@@ -145,6 +150,7 @@ def check_services(services: Services, file: str, complete: bool, issues: Issues
     ]
     for group in (names, aliases, *targets):
         _check_distinct(group, file, issues)
+    check_workers(services, file, complete, issues)
     taken = [
         name for service in services.services for name in dict.fromkeys((service.name, service.alias or service.name))
     ]

@@ -92,7 +92,9 @@ def resolve(values: Values, declared: Services | None, tag: str, roles: Sequence
         backup_calendar=schedule.on_calendar(settings.backup_schedule),
         maintenance=settings.maintenance_mode,
         metrics_dir=_metrics_dir(settings),
-        request_metrics=settings.request_metrics and bool(_metrics_dir(settings)),
+        request_metrics=settings.request_metrics
+        and bool(_metrics_dir(settings))
+        and any(not service.is_worker for service in services),
         login=_login(settings, values),
         channels=_channels(settings, values),
         thresholds=_thresholds(settings),
@@ -120,12 +122,13 @@ def _resolve_service(
     cpus = values.resolve(declared.limits.cpus, validators.CPUS, f"{place}.limits.cpus")
     env = tuple(_container_env(declared, place, values, tag))
     secret_files = tuple(_secret_files(declared, values))
+    port = port if declared.container_port else 0
     if image is None or port is None or settings is None:
         return None
     return model.Service(
         name=declared.name,
         image=image,
-        container_port=declared.container_port,
+        container_port=declared.container_port or 0,
         service_port=port,
         gate=_gate(declared, place, values, settings),
         drain=model.Drain(declared.drain.deadline_seconds, declared.drain.stop_seconds),
@@ -134,7 +137,7 @@ def _resolve_service(
             for index, route in enumerate(declared.routes)
         ),
         mounts=mounts,
-        alias=declared.alias or declared.name,
+        alias=declared.alias or (declared.name if declared.container_port else ""),
         env=env,
         memory_bytes=memory,
         cpus=cpus,
@@ -143,6 +146,9 @@ def _resolve_service(
         start=declared.start,
         options=resolve_options(declared),
         secret_files=secret_files,
+        command=declared.command,
+        entrypoint=declared.entrypoint,
+        handoff=declared.handoff,
     )
 
 
@@ -229,6 +235,8 @@ def _gate(declared: Service, place: str, values: Values, settings: Settings) -> 
     gate, health, timeout = declared.gate, declared.health, settings.health_check_timeout
     attempts = settings.health_check_retries + gate.passes
     needed = settings.health_check_start_period + attempts * (gate.interval_seconds + timeout)
+    by_running = declared.container_port is None and declared.ready is None
+    running = gate.running_seconds + 30 if by_running else 0
     return model.Gate(
         path=health.path,
         passes=gate.passes,
@@ -236,10 +244,13 @@ def _gate(declared: Service, place: str, values: Values, settings: Settings) -> 
         timeout_seconds=timeout,
         start_period_seconds=settings.health_check_start_period,
         retries=settings.health_check_retries,
-        deadline_seconds=max(gate.deadline_seconds, min(needed, LONGEST_GATE_SECONDS)),
+        deadline_seconds=max(gate.deadline_seconds, min(needed, LONGEST_GATE_SECONDS), running),
         host=values.resolve(health.host, validators.HOST_HEADER, f"{place}.health.host", required=True) or "",
         scheme=health.scheme,
         headers=tuple(_headers(health, f"{place}.health.headers", values)),
+        ready=declared.ready.command if declared.ready else (),
+        ready_timeout_seconds=declared.ready.timeout_seconds if declared.ready else model.Gate.ready_timeout_seconds,
+        running_seconds=gate.running_seconds,
     )
 
 

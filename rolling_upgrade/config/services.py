@@ -30,6 +30,7 @@ from rolling_upgrade.config.containers import (
 from rolling_upgrade.config.issues import Strict
 from rolling_upgrade.config.site import Route, Site, route_keys
 from rolling_upgrade.config.values import named_keys, references
+from rolling_upgrade.config.workers import Command, Entrypoint, Ready
 from rolling_upgrade.engine import local_command, model
 
 _File = Annotated[str, validators.LOCAL_FILE]
@@ -99,6 +100,10 @@ class Gate(Strict):
     deadline_seconds: _Deadline = Field(
         default=model.Gate.deadline_seconds,
         description="Deadline of the gate. Extended if the HEALTH_CHECK_ keys need more time.",
+    )
+    running_seconds: Annotated[float, validators.duration(1, 600)] = Field(
+        default=model.Gate.running_seconds,
+        description="Time that a worker must run without a restart, if it has no other check.",
     )
 
 
@@ -178,12 +183,25 @@ class Service(ContainerOptions):
 
     name: _Name = Field(description="Name of the service, part of the names of containers, flags and upstreams.")
     image: Annotated[str, validators.or_key(validators.IMAGE)] = Field(description="Image of the containers.")
-    container_port: Annotated[int, validators.PORT] = Field(
-        description="Port on which the process in the container listens."
+    command: Command = Field(
+        default=(),
+        description="Command of the container: a list of arguments, or a text that is split as a shell does, without a "
+        "shell. Default: that of the image.",
+    )
+    entrypoint: Entrypoint | None = Field(
+        default=None,
+        description="Entrypoint of the container, in the same form. Empty: the command is the program. Default: that "
+        "of the image.",
+    )
+    container_port: Annotated[int, validators.PORT] | None = Field(
+        default=None,
+        description="Port on which the process in the container answers HTTP requests. Without it, the service is a "
+        "worker: it has no routes and no part in the Nginx site.",
     )
     port: Annotated[str, validators.or_key(validators.SERVICE_PORT)] = Field(
         default="",
-        description="Service port on the host's loopback. Default: assigned by APP_NAME and the name of the service.",
+        description="Service port on the host's loopback. Default: assigned by APP_NAME and the name of the service. "
+        "A worker has none.",
     )
     default_port: Annotated[int, validators.SERVICE_PORT] | None = Field(
         default=None, description="Service port when that key is not set."
@@ -193,6 +211,16 @@ class Service(ContainerOptions):
         description=f"Path that answers 2xx when the service is healthy ({model.Gate.path}), or the keys below.",
     )
     gate: Gate = Field(default=Gate(), description="Health gate of a new container.")
+    ready: Ready | None = Field(
+        default=None,
+        description="Command that checks the container from inside, in addition to `health`. Default for a worker: the "
+        "HEALTHCHECK of its image, or else running for `gate.running_seconds`.",
+    )
+    handoff: Annotated[model.Handoff, validators.one_of(*(handoff.value for handoff in model.Handoff))] = Field(
+        default=model.Handoff.OVERLAP,
+        description="`overlap`: the new container starts while the old one runs. `exclusive`: the old one stops before "
+        "the new one starts, for work that must never run twice at the same time.",
+    )
     start: Annotated[model.Start, validators.one_of(*(start.value for start in model.Start))] = Field(
         default=model.Start.TOGETHER,
         description="`together`: at the same time as the other changed services. `after_previous`: after the cutover "
@@ -204,7 +232,8 @@ class Service(ContainerOptions):
     )
     mounts: Mounts = Field(default=(), description=f"Mounted directories of the host: {MOUNT}, or the keys below.")
     alias: Annotated[str, validators.SERVICE_NAME] = Field(
-        default="", description="Network alias for other containers. Default: the name of the service."
+        default="",
+        description="Network alias for other containers. Default: the name of the service; none for a worker.",
     )
     env: Variables = Field(
         default=(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rolling_upgrade.engine import nginx, progress, request
+from rolling_upgrade.engine.container_check import DEFINE_CHECK, define_worker_probe, ready_condition, run_ready
 from rolling_upgrade.engine.model import Application, Color, Probe, Service
 from rolling_upgrade.engine.podman import container_name, last_logs
 from rolling_upgrade.engine.request import Request
@@ -12,9 +13,9 @@ from rolling_upgrade.engine.shell import EXACT_UPTIME, UPTIME, quote, shell_join
 
 
 def gate(app: Application, service: Service, color: Color, process_file: str = "") -> str:
-    """Wait until the candidate is healthy on its candidate port; on failure print the reason and its last log lines.
+    """Wait until the candidate is healthy; on failure print the reason and its last log lines.
 
-    The reason of an answer other than 2xx includes where it redirects, and the start of its body, from one more request.
+    A service with a port has to answer on its candidate port, and the command in `ready` has to succeed. The reason of an answer other than 2xx includes where it redirects, and the start of its body, from one more request.
     A container that exits or restarts fails at once, whatever its restart policy: its first process ends. Podman runs
     only then, because one `podman` costs more than all other commands of a check. Every pass is reported as progress,
     and while there is none, the last answer once per second.
@@ -26,14 +27,14 @@ def gate(app: Application, service: Service, color: Color, process_file: str = "
         process_file: stores the process that has passed, for `recall`.
     """
     name, rules = container_name(app.name, service.name, color), service.gate
-    waiting = progress.print_text("waiting: %s, %s s of %s s", '"$last"', '"$spent"', round(rules.deadline_seconds))
+    waiting = progress.print_text("waiting: %s, %s s of %s s", '"$last"', '"$spent"', '"$limit"')
     form = "{{.State.Running}} {{.RestartCount}} {{.State.ExitCode}} {{.State.Pid}}"
     state = shell_join("podman", "container", "inspect", "--format", form, name)
-    probe = request.to_service(app, service, service.port(color))
     return f"""\
-{request.READ_ANSWER}
-{_define_gate_failed(name, service, color, probe)}
-began=$({UPTIME}) passes=0 misses=0 last='' full='' answered='' shown='' pid=unknown
+{_define_gate_failed(app, service, color)}
+began=$({UPTIME}) spent=0 passes=0 misses=0 last='' shown='' pid=unknown
+needed={rules.passes} start={round(rules.start_period_seconds)} limit={round(rules.deadline_seconds)}
+{_define_probe(app, service, color)}
 while :; do
   if [ ! -d "/proc/$pid" ]; then
     state=$({state} 2>&1) || gate_failed "the container is gone"
@@ -42,17 +43,17 @@ while :; do
       *) gate_failed "the container exited or restarted: running, restarts, exit code = ${{state% *}}" ;;
     esac
   fi
-  found=$({request.status(probe, rules.timeout_seconds, request.ANSWER)}) || :
-  read_answer "$found"
-  case "$code" in
-    2??) passes=$((passes + 1)) misses=0 shown=''
-         {progress.print_text("passes %s of %s", '"$passes"', rules.passes)} ;;
-    *) passes=0 last="$answer from {rules.path}" full="$last$reason" answered=${{code#000}} ;;
-  esac
-  if [ "$passes" -ge {rules.passes} ]; then break; fi
+  full='' answered=''
+  if probe; then
+    passes=$((passes + 1)) misses=0 shown=''
+    {progress.print_text("passes %s of %s", '"$passes"', '"$needed"')}
+  else
+    passes=0 full=${{full:-$last}}
+  fi
+  if [ "$passes" -ge "$needed" ]; then break; fi
   spent=$(($({UPTIME}) - began))
   if [ "$passes" -eq 0 ]; then
-    if [ "$spent" -ge {round(rules.start_period_seconds)} ]; then misses=$((misses + 1)); fi
+    if [ "$spent" -ge "$start" ]; then misses=$((misses + 1)); fi
     if [ "$spent" != "$shown" ]; then shown=$spent; {waiting}; fi
   fi
   if [ "$misses" -ge {rules.retries} ]; then gate_failed "last: $full" "$answered"; fi
@@ -61,17 +62,47 @@ while :; do
 done{_store(process_file) if process_file else ""}"""
 
 
-def _define_gate_failed(name: str, service: Service, color: Color, probe: Request) -> str:
+def _define_gate_failed(app: Application, service: Service, color: Color) -> str:
     """Define `gate_failed REASON [ANSWERED]`, which prints the answer to the probe if it was answered."""
+    name, ask_again = container_name(app.name, service.name, color), ""
+    if not service.is_worker:
+        probe = request.to_service(app, service, service.port(color))
+        answer = request.print_answer(probe, service.gate.timeout_seconds)
+        ask_again = f"""
+  if [ -n "${{2:-}}" ]; then
+{answer}
+  fi"""
     return f"""\
 gate_failed() {{
-  printf '%s\\n' "{service.name}: {color.value} failed its health gate after $(($({UPTIME}) - began)) s ($1)"
-  if [ -n "${{2:-}}" ]; then
-{request.print_answer(probe, service.gate.timeout_seconds)}
-  fi
+  printf '%s\\n' "{service.name}: {color.value} failed its health gate after $(($({UPTIME}) - began)) s ($1)"{ask_again}
   printf '%s\\n' "last log lines of {name}:"
   {last_logs(name)}
   exit 1
+}}"""
+
+
+def _define_probe(app: Application, service: Service, color: Color) -> str:
+    """Define `probe`, which succeeds if the candidate is healthy now.
+
+    Otherwise it sets `last`, and for an answer to a request also `full` and `answered`.
+    """
+    name, rules = container_name(app.name, service.name, color), service.gate
+    if service.is_worker:
+        return define_worker_probe(service, name)
+    ready = ""
+    if rules.ready:
+        ready = f'\n  {run_ready(service, quote(name))} || {{ last="ready: $last"; return 1; }}'
+    definitions = "\n".join((request.READ_ANSWER, *([DEFINE_CHECK] if rules.ready else [])))
+    probe = request.to_service(app, service, service.port(color))
+    return f"""\
+{definitions}
+probe() {{
+  found=$({request.status(probe, rules.timeout_seconds, request.ANSWER)}) || :
+  read_answer "$found"
+  case "$code" in
+    2??) ;;
+    *) last="$answer from {rules.path}" full="$answer from {rules.path}$reason" answered=${{code#000}}; return 1 ;;
+  esac{ready}
 }}"""
 
 
@@ -112,6 +143,16 @@ def through_candidate_port(app: Application, service: Service, color: Color) -> 
     probe = request.to_service(app, service, service.port(color))
     otherwise = f'why="{service.name}: {color.value} on its own port: $described" '
     return _condition(probe, service.gate.timeout_seconds, _2XX, otherwise)
+
+
+def healthy(app: Application, service: Service, color: Color) -> str:
+    """A shell condition: the color is healthy now. A worker that nothing can check has to run."""
+    if not service.is_worker and not service.gate.ready:
+        return through_candidate_port(app, service, color)
+    ready = ready_condition(service, color.value, container_name(app.name, service.name, color))
+    if service.is_worker:
+        return f"{DEFINE_CHECK}\n{ready}"
+    return f"{DEFINE_CHECK}\n{through_candidate_port(app, service, color)} && {{\n{ready}\n}}"
 
 
 def answers(app: Application, probe: Probe) -> str:
@@ -213,8 +254,9 @@ def watch(conditions: list[str], *, seconds: float, passes: int, deadline_second
     left = progress.print_text("%s s left", f'"$(({round(seconds)} - spent))"')
     report = f"""
     if [ "$spent" -ne "$shown" ] && [ "$spent" -lt {round(seconds)} ]; then shown=$spent; {left}; fi"""
+    if "read_answer " in checks:
+        checks = f"{request.READ_ANSWER}\n{checks}"
     return f"""\
-{request.READ_ANSWER}
 {checks}
 read_clock() {{
   clock=$({EXACT_UPTIME})
@@ -243,7 +285,7 @@ watch() {{
 def wait_for_restart(
     app: Application, colors: Sequence[tuple[Service, Color]], *, passes: int = 1, deadline_seconds: float
 ) -> str:
-    """Wait until started colors answer on their candidate ports; until the deadline, failures do not matter."""
-    conditions = [through_candidate_port(app, service, color) for service, color in colors]
+    """Wait until started colors are healthy; until the deadline, failures do not matter."""
+    conditions = [healthy(app, service, color) for service, color in colors]
     watched = watch(conditions, seconds=0, passes=passes, deadline_seconds=deadline_seconds, tolerance=1000)
     return f"{watched}\nwatch"

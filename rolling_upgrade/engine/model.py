@@ -293,6 +293,7 @@ class Gate:
     retries: int = 3
     deadline_seconds: float = 120.0
     ready: tuple[str, ...] = ()
+    ready_timeout_seconds: float = 10.0
     running_seconds: float = 10.0
     host: str = ""
     scheme: str = ""
@@ -1051,6 +1052,7 @@ class Kind(str, Enum):
     CONTAINER = "container"
     ACCESSORY = "accessory"
     HTTP = "http"
+    READY = "ready"
     DATABASE = "database"
     DISK = "disk"
     MEMORY = "memory"

@@ -66,22 +66,33 @@ for place in "$home"/accessories/*/; do
   done
 done
 
+# Prints the containers that shall run, and stops the others.
+select_active() {
+  while read -r name service color release; do
+    active=blue
+    if [ -f "$home/live/$service.green" ]; then active=green; fi
+    if [ "$color" != "$active" ] ||
+      grep -qsF "\"id\": \"$release\", \"outcome\": \"undone\"" "$home/releases.jsonl"; then
+      podman stop "$name" >/dev/null || echo "!"
+    else
+      echo "$name"
+    fi
+  done
+}
+
 ids=$(podman ps --all --quiet --filter "label=rolling.app=$app" --filter label=rolling.service)
+[ -n "$ids" ] || exit "$failed"
+# The colors of an exclusive service must not run at the same time: everything stops before anything starts.
 # shellcheck disable=SC2086  # ids are hexadecimal words
-[ -z "$ids" ] || podman container inspect --format \
+active=$(podman container inspect --format \
   '{{.Name}} {{index .Config.Labels "rolling.service"}} {{index .Config.Labels "rolling.color"}} {{index .Config.Labels "rolling.release"}}' $ids |
-  {
-    while read -r name service color release; do
-      active=blue
-      if [ -f "$home/live/$service.green" ]; then active=green; fi
-      if grep -qsF "\"id\": \"$release\", \"outcome\": \"undone\"" "$home/releases.jsonl"; then
-        podman stop "$name" >/dev/null || failed=1
-      elif [ "$color" = "$active" ]; then
-        start "$name" || failed=1
-        echo "$name started"
-      else
-        podman stop "$name" >/dev/null || failed=1
-      fi
-    done
-    exit "$failed"
-  }
+  select_active)
+for name in $active; do
+  if [ "$name" = "!" ]; then
+    failed=1
+  else
+    start "$name" || failed=1
+    echo "$name started"
+  fi
+done
+exit "$failed"

@@ -13,7 +13,7 @@ import pytest
 from rolling_upgrade.engine import health_gate, progress
 from rolling_upgrade.engine.model import Color, Gate, Probe, Tls
 from rolling_upgrade.engine.shell import script
-from tests.support.sample import application, backend
+from tests.support.sample import application, backend, worker
 from tests.support.shell import Programs, sh
 
 APP = application()
@@ -405,3 +405,105 @@ def test_public_requests_a_tls_site_by_name_on_loopback(host: Programs) -> None:
 
     words = host.calls("curl")[0]
     assert (words[-1], "shop.test:443:127.0.0.1" in words, "-k" in words) == ("https://shop.test:443/", True, True)
+
+
+READY = replace(worker().gate, ready=("check", "it's up"), retries=3)
+
+
+def gate_worker(
+    host: Programs, statuses: Sequence[str] = ("0",), *, rules: Gate = READY, healthcheck: str = "", state: str = RUNS
+) -> subprocess.CompletedProcess[str]:
+    """Run the gate of a worker. Its checks end with these statuses, the last one repeats."""
+    check = host.sequence("check", list(statuses))
+    host.add("timeout", 'shift 3; exec "$@"')
+    host.add(
+        "podman",
+        f"""\
+case "$*" in
+  logs*) echo "the last log line" ;;
+  *Healthcheck*) echo {healthcheck!r} ;;
+  "container inspect"*) echo "{state} $PPID" ;;
+  *) status=$({check}); echo "answer $status"; exit "$status" ;;
+esac""",
+    )
+    return sh(script(health_gate.gate(APP, worker(gate=rules), Color.GREEN), "echo passed"), path=host.path)
+
+
+def checks(host: Programs) -> list[list[str]]:
+    return [call[1:] for call in host.calls("podman") if call[1] in {"exec", "healthcheck"}]
+
+
+def test_gate_of_a_worker_runs_its_command_inside_the_container(host: Programs) -> None:
+    done = gate_worker(host)
+
+    assert (done.returncode, output(done)) == (0, ["passed"])
+    assert checks(host) == [["exec", "shop-worker-green", "check", "it's up"]] * 2
+    assert reported(done) == ["passes 1 of 2", "passes 2 of 2"]
+
+
+def test_gate_of_a_worker_fails_after_misses_past_the_start_period(host: Programs) -> None:
+    done = gate_worker(host, ["1"])
+
+    assert done.returncode == 1
+    assert "worker: green failed its health gate after 7 s (last: ready: answer 1)" in done.stdout
+    assert "the last log line" in done.stdout
+
+
+def test_gate_of_a_worker_reports_a_command_without_an_end(host: Programs) -> None:
+    assert "waiting: ready: no answer within 10 s, 0 s of 20 s" in reported(gate_worker(host, ["124", "0"]))
+
+
+def test_gate_of_a_worker_that_exits_fails_at_once(host: Programs) -> None:
+    done = gate_worker(host, state="false 0 3")
+
+    assert (done.returncode, checks(host)) == (1, [])
+    assert "the container exited or restarted" in done.stdout
+
+
+def test_gate_of_a_worker_without_a_command_uses_the_healthcheck_of_its_image(host: Programs) -> None:
+    done = gate_worker(host, ["1", "0"], rules=replace(READY, ready=()), healthcheck="CMD 30")
+
+    assert done.returncode == 0
+    assert checks(host) == [["healthcheck", "run", "shop-worker-green"]] * 3
+    assert [call[3] for call in host.calls("timeout")] == ["30"] * 3
+    assert reported(done)[0] == "waiting: HEALTHCHECK: answer 1, 0 s of 20 s"
+
+
+@pytest.mark.parametrize("healthcheck", ["", "NONE 30"])
+def test_gate_of_a_worker_without_any_check_waits_while_it_runs(host: Programs, healthcheck: str) -> None:
+    done = gate_worker(host, rules=replace(READY, ready=(), retries=1), healthcheck=healthcheck)
+
+    assert (done.returncode, checks(host)) == (0, [])
+    assert reported(done) == [*(f"waiting: it runs, {second} s of 4 s" for second in range(4)), "passes 1 of 1"]
+
+
+def test_gate_of_a_service_with_a_port_asks_its_command_too(host: Programs) -> None:
+    host.add("curl", host.sequence("curl", ["503", "200"]))
+    host.add("timeout", 'shift 3; exec "$@"')
+    host.add("podman", f'case "$*" in exec*) exit 0 ;; *) echo "{RUNS} $PPID" ;; esac')
+    rules = replace(GATE, passes=1, ready=("check",))
+
+    done = sh(script(health_gate.gate(APP, backend(gate=rules), Color.GREEN)), path=host.path)
+
+    assert (done.returncode, asked(host), len(checks(host))) == (0, 2, 1)
+
+
+@pytest.mark.parametrize(("status", "why"), [("0", ""), ("1", "worker: green is not ready: not yet (0 s)")])
+def test_healthy_worker_passes_its_command(host: Programs, status: str, why: str) -> None:
+    host.add("timeout", 'shift 3; exec "$@"')
+    host.add("podman", f"echo 'not yet'; exit {status}")
+    condition = health_gate.healthy(APP, worker(gate=READY), Color.GREEN)
+    watch = health_gate.watch([condition], seconds=0, passes=1, deadline_seconds=5, tolerance=1)
+
+    done = sh(script(watch, "watch"), path=host.path)
+
+    assert (done.returncode, done.stdout.strip()) == (int(status), why)
+
+
+@pytest.mark.parametrize(("running", "status"), [("true", 0), ("false", 1)])
+def test_healthy_worker_without_any_check_has_to_run(host: Programs, running: str, status: int) -> None:
+    host.add("podman", f'case "$*" in *Running*) echo {running} ;; esac')
+    condition = health_gate.healthy(APP, worker(), Color.GREEN)
+    watch = health_gate.watch([condition], seconds=0, passes=1, deadline_seconds=5, tolerance=1)
+
+    assert sh(script(watch, "watch"), path=host.path).returncode == status

@@ -12,10 +12,20 @@ import pytest
 
 from rolling_upgrade.engine import podman
 from rolling_upgrade.engine.history import dump_definition, parse_definition
-from rolling_upgrade.engine.model import Color, Confinement, ContainerOptions, Image, Mount, SecretFile, Service, Volume
+from rolling_upgrade.engine.model import (
+    Color,
+    Confinement,
+    ContainerOptions,
+    Handoff,
+    Image,
+    Mount,
+    SecretFile,
+    Service,
+    Volume,
+)
 from rolling_upgrade.engine.prune_entry import Mode, prune_entry
 from rolling_upgrade.engine.shell import Script, script, sha256
-from tests.support.sample import application, backend, frontend, image
+from tests.support.sample import application, backend, frontend, image, worker
 from tests.support.shell import HOSTILE, Programs, moved, sh
 
 APP = application()
@@ -743,3 +753,89 @@ def test_one_off_gets_values_of_several_lines(programs: Programs, tmp_path: Path
     )
 
     assert sh(text, path=programs.path).stdout == PEM
+
+
+def test_run_worker_publishes_no_port_and_passes_its_command(programs: Programs, tmp_path: Path) -> None:
+    words = run(programs, tmp_path / "home", worker(command=("it's", "$HOME", "")))
+
+    assert "--publish" not in words
+    assert words[-3:] == ["it's", "$HOME", ""]
+    assert "rolling.port=0" in after(words, "--label")
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "expected"), [(None, []), ((), [""]), (("sh", "-c", 'a "b"'), ['["sh", "-c", "a \\"b\\""]'])]
+)
+def test_run_passes_the_entrypoint(
+    entrypoint: tuple[str, ...] | None, expected: list[str], programs: Programs, tmp_path: Path
+) -> None:
+    words = run(programs, tmp_path / "home", worker(entrypoint=entrypoint))
+
+    assert after(words, "--entrypoint") == expected
+
+
+def test_run_exclusive_service_has_its_alias_from_the_start(programs: Programs, tmp_path: Path) -> None:
+    service = worker(alias="queue", handoff=Handoff.EXCLUSIVE)
+
+    assert after(run(programs, tmp_path / "home", service), "--network-alias") == ["worker-green", "queue"]
+    assert podman.give_alias(APP, service, Color.GREEN) == ""
+
+
+def test_spec_hash_covers_command_and_entrypoint_but_not_how_a_service_is_checked() -> None:
+    plain = worker(command=())
+    hashes = {podman.spec_hash("shop", service) for service in (plain, worker(), worker(entrypoint=()))}
+
+    assert len(hashes) == 3
+    checked = replace(plain, handoff=Handoff.EXCLUSIVE, gate=replace(plain.gate, ready=("true",)))
+    assert podman.spec_hash("shop", checked) == podman.spec_hash("shop", plain)
+
+
+def test_definition_of_a_release_keeps_the_worker() -> None:
+    service = worker(entrypoint=("python3",), handoff=Handoff.EXCLUSIVE)
+    app = application(service)
+
+    [found] = parse_definition(dump_definition(app), app.home).services
+
+    assert (found.command, found.entrypoint, found.handoff) == (service.command, ("python3",), Handoff.EXCLUSIVE)
+
+
+def test_one_off_without_a_command_runs_that_of_the_service(programs: Programs, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    programs.add("podman")
+
+    sh(moved(podman.one_off(APP, worker(), (), name="shop-worker-run"), APP, tmp_path / "home"), path=programs.path)
+
+    assert programs.calls("podman")[-1][-2:] == ["celery", "worker"]
+
+
+def stop_other(programs: Programs, *states: str, exists: int = 0) -> list[list[str]] | None:
+    """Stop the other color, whose container has these states one after the other. None if that fails."""
+    state = programs.sequence("podman", list(states))
+    programs.add("podman", f'case "$2" in exists) exit {exists} ;; inspect) {state} ;; esac')
+    done = sh(script(podman.stop_other(APP, worker(handoff=Handoff.EXCLUSIVE), Color.GREEN)), path=programs.path)
+    return programs.calls("podman") if done.returncode == 0 else None
+
+
+def test_stop_other_stops_the_other_color_until_podman_has_ended_its_restarts(programs: Programs) -> None:
+    calls = stop_other(programs, "running", "stopped", "exited")
+
+    assert calls is not None
+    stops = [call for call in calls if call[1] == "stop"]
+    assert stops == [["podman", "stop", "--ignore", "--time", "4", "shop-worker-blue"]] * 3
+
+
+def test_stop_other_ignores_a_missing_container(programs: Programs) -> None:
+    assert stop_other(programs, "", exists=1) == [["podman", "container", "exists", "shop-worker-blue"]]
+
+
+@pytest.mark.parametrize("state", ["running", "stopped", "paused", "stopping", ""])
+def test_stop_other_fails_for_a_container_that_may_run(state: str, programs: Programs) -> None:
+    assert stop_other(programs, state) is None
+
+
+def test_stop_other_fails_if_podman_does_not_answer(programs: Programs) -> None:
+    assert stop_other(programs, "", exists=125) is None
+
+
+def test_start_alone_of_an_overlapping_service_only_starts() -> None:
+    assert podman.start_alone(APP, worker(), Color.BLUE) == "podman start shop-worker-blue >/dev/null"

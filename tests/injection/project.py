@@ -30,6 +30,7 @@ from rolling_upgrade.config.services import (
 )
 from rolling_upgrade.config.settings import Settings
 from rolling_upgrade.config.site import Hsts, Route, Site
+from rolling_upgrade.config.workers import Ready
 from rolling_upgrade.engine.model import Environment
 from rolling_upgrade.errors import ConfigError
 
@@ -157,6 +158,9 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "Gate.passes": ("3",),
     "Gate.interval_seconds": ("1", "500ms"),
     "Gate.deadline_seconds": ("60",),
+    "Gate.running_seconds": ("10",),
+    "Ready.command": ("check up", "it\\'s $(up)"),
+    "Ready.timeout_seconds": ("10",),
     "Drain.deadline_seconds": ("15",),
     "Drain.stop_seconds": ("10",),
     "Route.prefix": ("/", "/api/", "/a.b/c~d-e_f"),
@@ -189,6 +193,9 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "Service.name": ("backend", "back-end2"),
     "Service.image": ("BACKEND_IMAGE",),
     "Service.container_port": ("8080",),
+    "Service.command": ("serve --now", "serve 'a b' \"$HOME\""),
+    "Service.entrypoint": ("run", "run 'a \"b\"'"),
+    "Service.handoff": ("overlap", "exclusive"),
     "Service.port": ("BACKEND_PORT",),
     "Service.default_port": ("8080",),
     "Health.path": ("/health", "/api/v1/health_check"),
@@ -300,7 +307,7 @@ FIELDS: dict[str, tuple[Any, ...]] = {
 EXECUTED = frozenset({"EnvironmentEntry.env_command"})
 
 MODELS: tuple[type[BaseModel], ...] = (
-    Health, Gate, Drain, Variable, Route, Site, Hsts, Mount, Volume, Secret, Limits, Build, Service, FullChain,
+    Health, Gate, Ready, Drain, Variable, Route, Site, Hsts, Mount, Volume, Secret, Limits, Build, Service, FullChain,
     Release, Building, Suite, Services,
     RolloutPolicy, Setup, Monitoring, Host, EnvironmentEntry, Inventory,
 )  # fmt: skip
@@ -393,7 +400,7 @@ class Project:
         variable = self._of("Variable")
         literal = {"OWN_LITERAL": {"value": variable["literal"].replace("${", "$${")}}
         service |= {"env": [{variable["name"]: variable["key"]}, literal, *listed]}
-        service |= {"required": [service["required"]], "gate": self._of("Gate")}
+        service |= {"required": [service["required"]], "gate": self._of("Gate"), "ready": self._of("Ready")}
         service |= {name: [service[name]] for name in ("cap_add", "cap_drop", "roles")}
         health = self._of("Health")
         service["health"] = health | {"headers": {"X-Own": health["headers"].replace("${", "$${")}}

@@ -6,7 +6,9 @@ or field until project.py has valid values for it and, for a text, the place whe
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import tempfile
 from functools import lru_cache
 from pathlib import Path
@@ -138,7 +140,8 @@ def check_fields(values: dict[str, str], status: int) -> None:
     fields, target, service = project.fields, found.environment.targets[0], found.app.services[0]
     assert (service.name, service.alias) == (fields["Service.name"], fields["Service.alias"] or service.name)
     models = {"Mount", "Volume", "Secret", "Limits", "Service"}
-    names = {name: fields[name] for name in FIELDS if name.partition(".")[0] in models and name != "Service.labels"}
+    texts = {"Service.labels", "Service.command", "Service.entrypoint"}
+    names = {name: fields[name] for name in FIELDS if name.partition(".")[0] in models and name not in texts}
     names |= {name: fields[name] for name in ("Host.user", "Host.roles", "Host.groups", "Host.jump", "Host.address")}
     names |= {name: fields[name] for name in ("Route.prefix", "FullChain.path", "FullChain.service", "Release.service")}
     names |= {
@@ -159,6 +162,11 @@ def check_fields(values: dict[str, str], status: int) -> None:
         assert f"{found.app.name}-{fields['Volume.name']}".encode() in found.ran.words
         assert fields["Service.labels"].encode() in found.ran.words
         assert fields["Release.command"].encode() in found.ran.words
+        assert service.command == tuple(shlex.split(fields["Service.command"]))
+        entrypoint = json.dumps(shlex.split(fields["Service.entrypoint"]))
+        # The stand-in for Podman never stops the old color of an exclusive service.
+        for word in () if service.is_exclusive else (*service.command, *service.gate.ready, entrypoint):
+            assert word.encode() in found.ran.words, word
         assert ("location", (fields["Route.prefix"],)) in {
             (directive.name, directive.arguments) for directive in found.site
         }

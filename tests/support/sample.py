@@ -61,6 +61,21 @@ def frontend(**changes: object) -> Service:
     return Service(**(values | changes))  # type: ignore[arg-type]
 
 
+def worker(**changes: object) -> Service:
+    """A service without a port."""
+    values: dict[str, object] = {
+        "name": "worker",
+        "image": image("worker"),
+        "container_port": 0,
+        "service_port": 0,
+        "gate": Gate(passes=2, deadline_seconds=20, start_period_seconds=5, running_seconds=4),
+        "drain": Drain(deadline_seconds=6, stop_seconds=4),
+        "command": ("celery", "worker"),
+        "confinement": Confinement(),
+    }
+    return Service(**(values | changes))  # type: ignore[arg-type]
+
+
 def application(*services: Service, **changes: object) -> Application:
     values: dict[str, object] = {
         "name": "shop",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -17,7 +18,7 @@ from rolling_upgrade.config.schema import SCHEMA_DIRECTORY, schema_comment, sche
 from rolling_upgrade.config.services import Services
 from rolling_upgrade.config.settings import KEYS, Settings
 from rolling_upgrade.console.output import issues_json, print_lines, print_result
-from rolling_upgrade.console.text import count, table
+from rolling_upgrade.console.text import count, one_line, table
 from rolling_upgrade.engine import request
 from rolling_upgrade.engine.local_file import PUBLIC, replace
 from rolling_upgrade.engine.masking import MASK
@@ -353,22 +354,39 @@ def _route(route: Route) -> str:
     return route.prefix + (f" ({'; '.join(options)})" if options else "")
 
 
+def _command(words: Sequence[str]) -> str:
+    return one_line(shlex.join(words))
+
+
+def _probe(service: Service) -> str:
+    """Describe the check that passes a gate."""
+    if service.is_worker:
+        running = f"the image's HEALTHCHECK, or running for {service.gate.running_seconds:g} s"
+        return "ready" if service.gate.ready else running
+    return f"{service.gate.path} and ready" if service.gate.ready else service.gate.path
+
+
 def _service(app: Application, service: Service) -> Iterator[tuple[str, str]]:
     gate, drain = service.gate, service.drain
     yield "image", f"{service.image.reference}" + (f"@{service.image.digest}" if service.image.digest else "")
-    yield "service port", str(service.service_port)
+    yield "service port", "none, a worker" if service.is_worker else str(service.service_port)
     for color in Color:
-        yield color.value, f"{app.name}-{service.name}-{color.value} on port {service.port(color)}"
+        port = "" if service.is_worker else f" on port {service.port(color)}"
+        yield color.value, f"{app.name}-{service.name}-{color.value}{port}"
+    yield "entrypoint", "that of the image" if service.entrypoint is None else _command(service.entrypoint)
+    yield "command", _command(service.command) or "that of the image"
     yield (
         "gate",
-        f"{gate.path}: {gate.passes} passes, every {gate.interval_seconds:g} s, answers within "
+        f"{_probe(service)}: {gate.passes} passes, every {gate.interval_seconds:g} s, answers within "
         f"{gate.timeout_seconds:g} s, start period {gate.start_period_seconds:g} s, {gate.retries} failures end it, "
         f"deadline {gate.deadline_seconds:g} s",
     )
     if not service.is_worker:
         headers = "".join(f", {name}" for name, _ in gate.headers)
         yield "checks send", request.to_service(app, service, service.service_port).sent + headers
+    yield "ready", f"{_command(gate.ready)}, ends within {gate.ready_timeout_seconds:g} s" if gate.ready else ""
     yield "start", service.start.value
+    yield "handoff", service.handoff.value
     yield "drain", f"{drain.deadline_seconds:g} s, then {drain.stop_seconds:g} s to stop"
     yield "routes", ", ".join(map(_route, service.routes))
     mounts = (

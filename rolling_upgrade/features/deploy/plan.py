@@ -54,6 +54,7 @@ def plan_deploy(state: HostState, spec: DeploySpec, rollout: RolloutPolicy) -> P
         services=choices,
         notes=(
             *_notes(app, spec.site if new_site else "", state, leftovers, changed),
+            *builder.handovers(),
             *([spec.data.note] if spec.data else []),
             *spec.notes,
         ),
@@ -95,7 +96,7 @@ def _choose(state: HostState, app: Application, service: Service, force: bool) -
         service=service.name,
         change=change,
         wanted=service.image,
-        color=_candidate_color(state, current, reasons),
+        color=_candidate_color(state, service, current, reasons),
         current=current.image,
         current_color=color,
         env_changes=_env_changes(state, current, service),
@@ -103,10 +104,16 @@ def _choose(state: HostState, app: Application, service: Service, force: bool) -
     )
 
 
-def _candidate_color(state: HostState, current: Container, reasons: tuple[str, ...]) -> Color:
-    """Return the color of the desired container: never the color of a running container that may serve."""
+def _candidate_color(state: HostState, service: Service, current: Container, reasons: tuple[str, ...]) -> Color:
+    """Return the color of the desired container: never the color of a running container that may serve.
+
+    The other color of an exclusive service never serves. So its active container is kept for the undo, even if a killed
+    run has stopped it and left a candidate running.
+    """
     other = state.container(current.service, current.color.other)
-    if not reasons or (not current.running and other is not None and other.running):
+    if not reasons:
+        return current.color
+    if not current.running and other is not None and other.running and not service.is_exclusive:
         return current.color
     return current.color.other
 

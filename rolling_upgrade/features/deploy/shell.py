@@ -17,17 +17,19 @@ def drain(app: Application, colors: Sequence[tuple[Service, Color]]) -> str:
 
     A color is drained when its port has had no established connection in two checks, or at its deadline; without a
     listener, at once. Check twice: Nginx connects for a buffered upload only when its body is complete. A stopped color
-    refuses later connections; the active color answers them through the service port.
+    refuses later connections; the active color answers them through the service port. A worker has no connections: it
+    finishes its work between SIGTERM and SIGKILL.
     """
     if not colors:
         return ""
     parts = []
     for service, color in colors:
-        wait = shell_join(
-            "drain", service.name, color.value, service.port(color), round(service.drain.deadline_seconds)
-        )
-        stop = podman.stop(podman.container_name(app.name, service.name, color), seconds=service.drain.stop_seconds)
-        parts.append(f'(\n{wait}\n{nginx.end_standby(app, service.name)}\n{stop}\n) &\ndraining="$draining $!"')
+        body = [podman.stop(podman.container_name(app.name, service.name, color), seconds=service.drain.stop_seconds)]
+        if not service.is_worker:
+            deadline = round(service.drain.deadline_seconds)
+            wait = shell_join("drain", service.name, color.value, service.port(color), deadline)
+            body = [wait, nginx.end_standby(app, service.name), *body]
+        parts.append("\n".join(("(", *body, ') &\ndraining="$draining $!"')))
     return "\n".join((_DRAIN, "draining='' failed=0", *parts, _WAIT_FOR_ALL))
 
 

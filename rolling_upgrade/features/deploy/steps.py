@@ -3,6 +3,9 @@
 At every instant, the color that the flag names is running and has passed its gate: start the idle colors together →
 gates → flip and verify through Nginx, one service after the other → bake → drain → stop the old colors and keep them. A
 failure undoes in reverse.
+
+An exclusive service is the exception: its old color stops before the new one starts, after all other gates. Meanwhile
+the flag names the color that should run, and every program that starts a container stops the other color first.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from rolling_upgrade.engine.model import (
     Start,
 )
 from rolling_upgrade.engine.plan import Change, ServicePlan, Step
-from rolling_upgrade.engine.shell import Script, script, shell_join, shown_command
+from rolling_upgrade.engine.shell import Script, quote, script, shell_join, shown_command
 from rolling_upgrade.engine.site import client as site
 from rolling_upgrade.features.backup import shell as backup
 from rolling_upgrade.features.backup.manifest import BackupKind
@@ -96,6 +99,8 @@ CUTOVER_SECONDS = 20
 ALIAS_SECONDS = 20
 #: The time in which a candidate must answer again after the change of its alias.
 RECHECK_SECONDS = 10
+#: The time in which the former color of an exclusive service must be healthy after an undo has started it again.
+FORMER_SECONDS = 60
 #: The group of the starts that run at the same time.
 START_GROUP = "start"
 
@@ -202,7 +207,7 @@ class StepBuilder:
             self._action == "rollback"
             and container is not None
             and not container.running
-            and container.release in {release.id for release in self._state.releases if release.good}
+            and container.release in self._good_releases
             and container.image.digest == service.image.digest
             and container.spec == podman.spec_hash(self._app.name, service)
         )
@@ -212,14 +217,46 @@ class StepBuilder:
         first, *later = self._waves
         return (
             *self._data.before,
-            *map(self._start, first),
+            *self._starts(first),
             *([self._site()] if new_site else []),
             *page.turn_on(self._state, self._app, self._spec.page),
-            *map(self._cutover, first),
-            *(step for wave in later for step in (*map(self._start, wave), *map(self._cutover, wave))),
+            *self._cutovers(first),
+            *(step for wave in later for step in (*self._starts(wave), *self._cutovers(wave))),
             *([self._verify()] if self._app.services else []),
             *page.turn_off(self._state, self._app, self._spec.page),
         )
+
+    def _starts(self, wave: Sequence[ServicePlan]) -> list[Step]:
+        """Start the candidates of a wave that may run beside their old colors."""
+        return [self._start(choice) for choice in wave if not self._is_handed_over(choice)]
+
+    def _cutovers(self, wave: Sequence[ServicePlan]) -> list[Step]:
+        """Hand the exclusive services over, each completely, then cut the others over.
+
+        Handovers wait for the gates of the wave: their old colors stop as late as possible, and after a failed gate they
+        have not stopped at all.
+        """
+        handed_over = [choice for choice in wave if self._is_handed_over(choice)]
+        others = [choice for choice in wave if not self._is_handed_over(choice)]
+        return [
+            *(step for choice in handed_over for step in (self._start(choice), self._cutover(choice))),
+            *map(self._cutover, others),
+        ]
+
+    def handovers(self) -> tuple[str, ...]:
+        """Describe each handover for the plan."""
+        notes = []
+        for choice in filter(self._is_handed_over, self._changed):
+            service = self._app.service(choice.service)
+            meanwhile = "its work pauses" if service.is_worker else "visitors get errors"
+            old, new = choice.color.other.value, choice.color.value
+            notes.append(f"{service.name} is exclusive: {old} stops before {new} starts; {meanwhile} in between")
+        return tuple(notes)
+
+    def _is_handed_over(self, choice: ServicePlan) -> bool:
+        """Whether a container of the service has to stop before the candidate may start."""
+        service = self._app.service(choice.service)
+        return service.is_exclusive and any(self._was_running(service.name, color) for color in Color)
 
     def _site(self) -> Step:
         body = script(site.install(self._app, self._spec.site_hash))
@@ -231,10 +268,13 @@ class StepBuilder:
         app, service = self._app, self._app.service(choice.service)
         name = podman.container_name(app.name, service.name, choice.color)
         busy = self._was_running(service.name, choice.color)
-        kept = self._is_kept(choice)
+        kept, handed_over = self._is_kept(choice), self._is_handed_over(choice)
+        former = self._start_former(choice)
+        no_standby = "" if service.is_worker else nginx.end_standby(app, service.name)
         body = script(
-            nginx.end_standby(app, service.name),
+            no_standby,
             shell.drain(app, [(service, choice.color)]) if busy else "",
+            podman.stop_other(app, service, choice.color),
             podman.revive(app, service, choice.color)
             if kept
             else podman.run(app, service, choice.color, self._spec.record.id),
@@ -243,15 +283,41 @@ class StepBuilder:
         )
         undo = script(
             self._refuse_if_serving(choice),
-            nginx.end_standby(app, service.name),
-            podman.stop(name, seconds=service.drain.stop_seconds),
+            no_standby,
+            podman.stop_other(app, service, choice.color.other)
+            or podman.stop(name, seconds=service.drain.stop_seconds),
+            former,
         )
-        seconds = service.gate.deadline_seconds + service.drain.stop_seconds + 60
+        seconds = service.gate.deadline_seconds + 2 * service.drain.stop_seconds + 60
         seconds += service.drain.deadline_seconds if busy else 0
-        title = f"{service.name}: start {'the kept ' if kept else ''}{choice.color.value} and wait for its gate"
-        undo_title = f"{service.name}: stop {choice.color.value}, keep it"
-        group = START_GROUP if self._serves(choice) else ""
+        start = f"start {'the kept ' if kept else ''}{choice.color.value}"
+        before = choice.color.other.value
+        title = f"{service.name}: {f'stop {before}, ' if handed_over else ''}{start} and wait for its gate"
+        undo_title = f"{service.name}: stop {choice.color.value}, {f'start {before}' if former else 'keep it'}"
+        group = START_GROUP if self._serves(choice) and not handed_over else ""
         return Step(f"{service.name}.start", title, body, seconds, undo, undo_title, group=group)
+
+    def _start_former(self, choice: ServicePlan) -> str:
+        """Start the former color of an exclusive service again, when the undo has stopped the candidate.
+
+        A former color that did not run before, such as one that a killed run stopped, is started if its release was
+        good. If data is rolled back, the undo of that starts it, after the data.
+        """
+        app, service, before = self._app, self._app.service(choice.service), choice.current_color
+        if not service.is_exclusive or self._data.before or before in {None, choice.color}:
+            return ""
+        name = podman.container_name(app.name, service.name, before)
+        if self._was_running(service.name, before):
+            healthy = health_gate.wait_for_restart(app, [(service, before)], deadline_seconds=FORMER_SECONDS)
+            return f"{podman.start(name)}\n{healthy}"
+        container = self._state.container(service.name, before)
+        if container is None or container.release not in self._good_releases:
+            return ""
+        return f"{podman.start(name)} || echo {quote(f'{name} could not be started')}"
+
+    @property
+    def _good_releases(self) -> set[str]:
+        return {release.id for release in self._state.releases if release.good}
 
     def _serves(self, choice: ServicePlan) -> bool:
         """Whether a color of the service still serves while the candidate starts.
@@ -271,26 +337,33 @@ class StepBuilder:
 
     def _cutover(self, choice: ServicePlan) -> Step:
         app, service = self._app, self._app.service(choice.service)
-        condition = health_gate.through_nginx(app, service, choice.color)
-        body = script(
-            podman.give_alias(app, service, choice.color) if self._serves(choice) else "",
-            self._recheck(choice),
-            health_gate.watch([condition], seconds=0, passes=1, deadline_seconds=CUTOVER_SECONDS - 5),
-            nginx.allow_standby(app, service.name) if self._both_serve(choice) else "",
-            nginx.flip(app, service.name, choice.color),
-            f"if ! watch; then\n{self._flip_back(choice)}\nexit 1\nfi",
+        flip = nginx.flip(app, service.name, choice.color)
+        if not service.is_worker:
+            condition = health_gate.through_nginx(app, service, choice.color)
+            flip = "\n".join(
+                (
+                    health_gate.watch([condition], seconds=0, passes=1, deadline_seconds=CUTOVER_SECONDS - 5),
+                    *([nginx.allow_standby(app, service.name)] if self._both_serve(choice) else []),
+                    flip,
+                    f"if ! watch; then\n{self._flip_back(choice)}\nexit 1\nfi",
+                )
+            )
+        alias = podman.give_alias(app, service, choice.color) if self._serves(choice) else ""
+        body = script(alias, self._recheck(choice), flip)
+        title = (
+            f"{service.name}: cut over to {choice.color.value}{'' if service.is_worker else ', verify through Nginx'}"
         )
-        title = f"{service.name}: cut over to {choice.color.value}, verify through Nginx"
         undo_title = f"{service.name}: cut back to {choice.color.other.value}"
         undo = self._undo_cutover(choice)
-        seconds = ALIAS_SECONDS + RECHECK_SECONDS + CUTOVER_SECONDS + 10
+        recheck = RECHECK_SECONDS + service.gate.ready_timeout_seconds
+        seconds = ALIAS_SECONDS + recheck + CUTOVER_SECONDS + 10
         return Step(f"{service.name}.cutover", title, body, seconds, undo, undo_title)
 
     def _recheck(self, choice: ServicePlan) -> str:
         """Fail before the flip if the candidate failed after its gate, while the others started."""
         app, service = self._app, self._app.service(choice.service)
         name = podman.container_name(app.name, service.name, choice.color)
-        conditions = [health_gate.not_restarted([name]), health_gate.through_candidate_port(app, service, choice.color)]
+        conditions = [health_gate.not_restarted([name]), health_gate.healthy(app, service, choice.color)]
         recheck = health_gate.watch(conditions, seconds=0, passes=1, deadline_seconds=RECHECK_SECONDS, tolerance=100)
         recall = health_gate.recall([self._process_file(choice)])
         return f"{recall}\n{recheck}\nif ! watch; then\n{podman.print_last_logs([name])}\nexit 1\nfi"
@@ -303,7 +376,10 @@ class StepBuilder:
         """Whether both colors may answer between cutover and drain: the former one runs, and no data is rolled back."""
         before = choice.current_color
         return (
-            before not in {None, choice.color} and not self._data.before and self._was_running(choice.service, before)
+            before not in {None, choice.color}
+            and not self._data.before
+            and not self._app.service(choice.service).is_exclusive
+            and self._was_running(choice.service, before)
         )
 
     def _flip_back(self, choice: ServicePlan) -> str:
@@ -317,18 +393,20 @@ class StepBuilder:
         if before is None:
             return script(self._flip_back(choice))
         app, service = self._app, self._app.service(choice.service)
-        if self._data.before or not self._was_running(choice.service, before):
+        if self._data.before or service.is_exclusive or not self._was_running(choice.service, before):
+            # The undo of an exclusive start follows, and starts the former color.
             return script(nginx.flip(app, service.name, before))
-        serves = health_gate.watch(
-            [health_gate.through_nginx(app, service, before)], seconds=0, passes=1, deadline_seconds=CUTOVER_SECONDS
-        )
-        return script(
+        undo = (
             podman.start(podman.container_name(app.name, service.name, before)),
             health_gate.wait_for_restart(app, [(service, before)], deadline_seconds=CUTOVER_SECONDS),
             nginx.flip(app, service.name, before),
-            serves,
-            "watch",
         )
+        if service.is_worker:
+            return script(*undo)
+        serves = health_gate.watch(
+            [health_gate.through_nginx(app, service, before)], seconds=0, passes=1, deadline_seconds=CUTOVER_SECONDS
+        )
+        return script(*undo, serves, "watch")
 
     def _was_running(self, service: str, color: Color) -> bool:
         container = self._state.container(service, color)
@@ -337,7 +415,9 @@ class StepBuilder:
     def _verify(self) -> Step:
         """Check the full chain and bake; on a failure the host itself flips back at once."""
         app = self._app
-        conditions = [health_gate.through_nginx(app, service, self._colors[service.name]) for service in app.services]
+        conditions = [
+            health_gate.through_nginx(app, service, self._colors[service.name]) for service in app.http_services
+        ]
         changed = [podman.container_name(app.name, choice.service, choice.color) for choice in self._changed]
         if changed:
             conditions.append(health_gate.not_restarted(changed))

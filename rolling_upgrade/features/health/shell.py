@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rolling_upgrade.engine import accessory, maintenance, observation, postgres, request, sqlite, untrusted
+from rolling_upgrade.engine.container_check import DEFINE_CHECK, find_healthcheck, run_healthcheck, run_ready
 from rolling_upgrade.engine.model import Application, Check, Color, HealthReport, HostState, Kind, Service
 from rolling_upgrade.engine.nginx import flag
 from rolling_upgrade.engine.observation import FACT, containers, last_backup, section
 from rolling_upgrade.engine.paths import backup_directory
+from rolling_upgrade.engine.podman import container_name
 from rolling_upgrade.engine.request import SERVED_BY, Request
-from rolling_upgrade.engine.shell import Script, direct, quote, shell_join
+from rolling_upgrade.engine.shell import EXACT_UPTIME, Script, direct, quote, shell_join
 
 #: The timeouts of opening the database and of reading it through.
 OPEN_SECONDS = 5
@@ -44,6 +46,7 @@ def check(app: Application) -> Script:
         accessory.check_all(app),
         section("checks"),
         _requests(app),
+        _readiness(app),
         _resources(app),
         _certificate(app),
         _database(app),
@@ -76,6 +79,47 @@ def _through_nginx(app: Application) -> tuple[Request, ...]:
         *([request.of_chain(app, app.full_chain)] if app.full_chain else []),
         request.to_site(app),
     )
+
+
+def _readiness(app: Application) -> str:
+    """Print `ready SERVICE MILLISECONDS ANSWER` for each service with a command or a HEALTHCHECK; no ANSWER if it is ready.
+
+    All commands run at the same time, each with its own timeout.
+    """
+    parts, name = [], '"$name"'
+    for service in app.services:
+        gate = service.gate
+        if not service.is_worker and not gate.ready:
+            continue
+        green, blue = (container_name(app.name, service.name, color) for color in (Color.GREEN, Color.BLUE))
+        check = f"ready {service.name} {run_ready(service, name)}"
+        if not gate.ready:
+            run = f"ready {service.name} {run_healthcheck(name)}"
+            check = f'{find_healthcheck(name)}\nif [ -n "$healthcheck" ]; then {run}; fi'
+        parts.append(
+            f"(\nif [ -e {quote(flag(app, service.name))} ]; then name={green}; else name={blue}; fi\n{check}\n) &"
+        )
+    return "\n".join((DEFINE_CHECK, _READY, *parts, "wait")) if parts else ""
+
+
+#: A command that does not end runs on inside the container after its timeout. No check starts beside so many.
+_MOST_SESSIONS = 8
+#: Define `ready SERVICE check SECONDS COMMAND…`, which checks the container `name`.
+_READY = f"""\
+clock() {{
+  clock=$({EXACT_UPTIME})
+  clock=${{clock%.*}}${{clock#*.}}
+}}
+ready() {{
+  service=$1
+  shift
+  clock
+  began=$clock last=''
+  sessions=$(podman container inspect --format '{{{{len .ExecIDs}}}}' "$name" 2>/dev/null) || sessions=0
+  if [ "$sessions" -lt {_MOST_SESSIONS} ]; then "$@" || :; else last="$sessions earlier commands have not ended"; fi
+  clock
+  printf 'ready\\t%s\\t%s\\t%s\\n' "$service" "$(((clock - began) * 10))" "$last"
+}}"""
 
 
 def _resources(app: Application) -> str:
@@ -150,6 +194,7 @@ def parse(app: Application, host: str, text: str, now: float | None = None) -> H
         *(_container_check(service, state) for service in app.services),
         *(_accessory_check(name, state) for name in accessory.expected(app, state)),
         *_request_checks(app, state, rows),
+        *_ready_checks(app, rows),
         *_resource_checks(app, rows),
         *_database_checks(rows),
         *_certificate_checks(app, state, rows),
@@ -204,6 +249,19 @@ def _answer(name: str, url: str, answers: dict[str, list[str]], service: str, *,
     milliseconds = round(untrusted.number(seconds, default=0.0) * 1000)
     detail = f"{request.described(code, served, location)}, {url}"
     return Check(Kind.HTTP, name, good, detail, service, milliseconds, code != "000")
+
+
+def _ready_checks(app: Application, rows: list[list[str]]) -> Iterator[Check]:
+    found = {row[1]: row[2:] for row in rows if row[0] == "ready" and len(row) == 4}
+    for service in app.services:
+        if service.name not in found:
+            if service.gate.ready:
+                yield Check(Kind.READY, f"{service.name} ready", False, "no answer", service.name, answered=False)
+            continue
+        milliseconds, answer = found[service.name]
+        took = round(untrusted.number(milliseconds, default=0.0))
+        detail = answer or ("its command succeeds" if service.gate.ready else "its HEALTHCHECK succeeds")
+        yield Check(Kind.READY, f"{service.name} ready", not answer, detail, service.name, took, not answer)
 
 
 def _resource_checks(app: Application, rows: list[list[str]]) -> Iterator[Check]:

@@ -99,8 +99,8 @@ class DataRestore:
         app, serving = self.app, live(state, self.app)
         waiting = [(app.service(container.service), container.color) for container in serving]
         undo = script(
-            restore.start_writers(app, self.run_id),
-            *(podman.start(container.name) for container in serving),
+            restore.start_writers(app, self.run_id, except_for=_idle_exclusive(state, app)),
+            *(podman.start_alone(app, app.service(container.service), container.color) for container in serving),
             health_gate.wait_for_restart(app, waiting, deadline_seconds=SWITCH_SECONDS - 30),
         )
         body = script(restore.stop_writers(app, self.run_id))
@@ -149,6 +149,15 @@ def live(state: HostState, app: Application) -> tuple[Container, ...]:
     """Return the containers of the live colors in the services' order, running or not."""
     containers = [state.container(service.name, state.active_color(service.name)) for service in app.services]
     return tuple(container for container in containers if container is not None)
+
+
+def _idle_exclusive(state: HostState, app: Application) -> tuple[str, ...]:
+    """Return the containers that must not run, because the active color of their exclusive service does."""
+    return tuple(
+        podman.container_name(app.name, service.name, state.active_color(service.name).other)
+        for service in app.services
+        if service.is_exclusive
+    )
 
 
 def plan_restore(state: HostState, spec: RestoreSpec, rollout: RolloutPolicy) -> Plan:
@@ -234,9 +243,9 @@ def _start_color(app: Application, service: Service, color: Color) -> Step:
         wait = health_gate.wait_for_restart(
             app, [(service, color)], passes=gate.passes, deadline_seconds=gate.deadline_seconds
         )
-    body = script(podman.start(name), wait)
+    body = script(podman.start_alone(app, service, color), wait)
     undo = script(podman.stop(name, seconds=service.drain.stop_seconds)) if writes else None
-    seconds = gate.deadline_seconds + 60
+    seconds = gate.deadline_seconds + service.drain.stop_seconds + 60
     title = f"{service.name}: start {color.value} and wait for its gate"
     return Step(f"{service.name}.start", title, body, seconds, undo, f"{service.name}: stop {color.value}")
 
@@ -251,7 +260,9 @@ def _writes(app: Application, service: Service) -> bool:
 
 def _verify(app: Application, containers: tuple[Container, ...]) -> Step:
     conditions = [
-        health_gate.through_nginx(app, app.service(container.service), container.color) for container in containers
+        health_gate.through_nginx(app, app.service(container.service), container.color)
+        for container in containers
+        if not app.service(container.service).is_worker
     ]
     if app.full_chain:
         conditions.append(health_gate.answers(app, app.full_chain))

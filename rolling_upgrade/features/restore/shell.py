@@ -6,6 +6,8 @@ beside a restored SQLite file reverts or damages it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rolling_upgrade.engine import postgres, sqlite
 from rolling_upgrade.engine.model import Application, DatabaseServer
 from rolling_upgrade.engine.paths import refuse_link
@@ -33,11 +35,14 @@ done
 {no_writers()}"""
 
 
-def start_writers(app: Application, run_id: str) -> str:
-    """Start the stopped containers again."""
+def start_writers(app: Application, run_id: str, *, except_for: Sequence[str] = ()) -> str:
+    """Start the stopped containers again, except for the named ones."""
+    start = 'podman start "$name" >/dev/null'
+    if except_for:
+        start = f'case "$name" in {"|".join(map(quote, except_for))}) ;; *) {start} ;; esac'
     return f"""\
 stopped={_stopped(app, run_id)}
-if [ -e "$stopped" ]; then while read -r name; do podman start "$name" >/dev/null; done < "$stopped"; fi"""
+if [ -e "$stopped" ]; then while read -r name; do {start}; done < "$stopped"; fi"""
 
 
 def _stopped(app: Application, run_id: str) -> str:

@@ -21,7 +21,7 @@ from rolling_upgrade.features.watchdog.policy import RECOVERIES, Decision, Failu
 from rolling_upgrade.features.watchdog.state_store import Settings
 
 #: Checks that belong to services; they are part of the alert of a failing service.
-_SERVICE_CHECKS = {Kind.CONTAINER, Kind.HTTP}
+_SERVICE_CHECKS = {Kind.CONTAINER, Kind.HTTP, Kind.READY}
 #: The number of failed recoveries of a service that raise no alert yet.
 _SILENT_ATTEMPTS = 1
 

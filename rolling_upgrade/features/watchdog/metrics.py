@@ -212,7 +212,7 @@ def check_labels(check: Check) -> tuple[str, str]:
     if check.name == "full chain":
         return "chain", ""
     first, _, last = check.name.partition(" ")
-    return (last, first) if last and check.kind in {Kind.CONTAINER, Kind.HTTP} else (first, last)
+    return (last, first) if last and check.kind in {Kind.CONTAINER, Kind.HTTP, Kind.READY} else (first, last)
 
 
 def _host(report: HealthReport) -> Iterator[Family]:

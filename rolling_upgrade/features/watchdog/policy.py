@@ -193,11 +193,11 @@ def _failure(
     service: str, report: HealthReport, failed: Mapping[str, Check], previous: RestartCounts
 ) -> Failure | None:
     crash = _crash(service, report, previous)
-    for name in ("container", "http"):
+    for name in ("container", "http", "ready"):
         check = failed.get(f"{service} {name}")
         if check is None:
             continue
-        if name == "http" and not check.answered and crash is not None:
+        if name != "container" and not check.answered and crash is not None:
             return crash
         answered = FailureKind.UNHEALTHY if check.answered else FailureKind.UNRESPONSIVE
         kind = FailureKind.STOPPED if name == "container" else answered

@@ -172,12 +172,17 @@ def _plan_restart(state: HostState, spec: DeploySpec, service: str, rollout: Rol
 def _restart_step(state: HostState, spec: DeploySpec, name: str) -> Step:
     app = spec.application
     service, color = app.service(name), state.active_color(name)
-    answers = health_gate.wait_for_restart(
-        app, [(service, color)], passes=service.gate.passes, deadline_seconds=service.gate.deadline_seconds
-    )
-    body = script(podman.restart(podman.container_name(app.name, name, color), STOP_SECONDS), answers)
-    seconds = service.gate.deadline_seconds + STOP_SECONDS + 60
-    return Step(f"{name}.restart", f"{name}: restart {color.value} and wait until it answers", body, seconds)
+    if service.is_worker:
+        healthy, condition = health_gate.gate(app, service, color), "has passed its gate"
+    else:
+        rules, condition = service.gate, "answers"
+        healthy = health_gate.wait_for_restart(
+            app, [(service, color)], passes=rules.passes, deadline_seconds=rules.deadline_seconds
+        )
+    restart = podman.restart(podman.container_name(app.name, name, color), STOP_SECONDS)
+    body = script(podman.stop_other(app, service, color), restart, healthy)
+    seconds = service.gate.deadline_seconds + service.drain.stop_seconds + STOP_SECONDS + 60
+    return Step(f"{name}.restart", f"{name}: restart {color.value} and wait until it {condition}", body, seconds)
 
 
 def _rollback_target(home: Path, state: HostState) -> tuple[Release, Application]:

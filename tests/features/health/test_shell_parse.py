@@ -10,7 +10,7 @@ from rolling_upgrade.engine.model import Application, DatabaseServer, HealthRepo
 from rolling_upgrade.features.health import shell as health
 from tests.engine.test_observation import row
 from tests.support.health_site import check, failed
-from tests.support.sample import application, database
+from tests.support.sample import application, backend, database, frontend, worker
 
 NOW = 1_795_403_565
 DAY = 86_400
@@ -63,7 +63,7 @@ def test_parse_healthy_host_passes_every_check() -> None:
     names = [check.name for check in found.checks]
     assert failed(found) == set()
     assert sorted(names) == sorted([*HEALTHY, "backend container", "frontend container", "backup"])
-    assert {check.kind for check in found.checks} == {*Kind} - {Kind.ACCESSORY}
+    assert {check.kind for check in found.checks} == {*Kind} - {Kind.ACCESSORY, Kind.READY}
 
 
 ACCESSORY = row(
@@ -292,3 +292,37 @@ def test_parse_database_server_that_refuses_fails() -> None:
     found = report(text({"database": "database\tpsql: error: connection refused ", "integrity": ""}), served)
 
     assert (failed(found), check(found, "database").detail) == ({"database"}, "psql: error: connection refused")
+
+
+CHECKED = worker(gate=replace(worker().gate, ready=("true",)))
+
+
+@pytest.mark.parametrize(
+    ("line", "ok", "detail"),
+    [
+        ("ready\tworker\t120\t", True, "its command succeeds"),
+        ("ready\tworker\t120\tqueue is full", False, "queue is full"),
+        ("", False, "no answer"),
+        ("ready\tworker\t120", False, "no answer"),
+    ],
+)
+def test_parse_ready_check_of_a_worker(line: str, ok: bool, detail: str) -> None:
+    app = replace(APP, services=(backend(), frontend(), CHECKED))
+    found = check(report(text({"ready": line}), app), "worker ready")
+
+    assert (found.kind, found.ok, found.detail, found.answered) == (Kind.READY, ok, detail, ok)
+
+
+def test_parse_worker_without_any_check_has_only_that_of_its_container() -> None:
+    app = replace(APP, services=(backend(), frontend(), worker()))
+
+    assert [name for name in (check.name for check in report(text(), app).checks) if "worker" in name] == [
+        "worker container"
+    ]
+
+
+def test_parse_application_of_workers_alone_has_no_requests() -> None:
+    app = replace(APP, services=(CHECKED,), full_chain=None)
+    answer = text({"ready": "ready\tworker\t1\t"})
+
+    assert {check.kind for check in report(answer, app).checks}.isdisjoint({Kind.HTTP})

@@ -23,7 +23,7 @@ from rolling_upgrade.engine.model import (
 from rolling_upgrade.features.watchdog import policy
 from rolling_upgrade.features.watchdog.policy import Failure, FailureKind, HealthObservation
 from tests.engine.test_history import RELEASE
-from tests.support.sample import application
+from tests.support.sample import application, worker
 
 APP = application()
 RULES = WatchRules(fresh_seconds=600)
@@ -260,3 +260,24 @@ def test_classify_nginx_that_does_not_answer_while_the_services_do_is_unrecovera
 
 def test_classify_resource_pressure_names_the_resources() -> None:
     assert classify(report("disk /", "memory", "backup")).resource_pressure == "disk / says; memory says"
+
+
+def test_classify_worker_that_is_not_ready_is_unresponsive() -> None:
+    """A restart comes first: the check of a worker cannot tell a hanging process from a failing one."""
+    ready = Check(Kind.READY, "worker ready", False, "no answer within 10 s", "worker", answered=False)
+    state = replace(STATE, containers=(*STATE.containers, container("worker")))
+    app = replace(APP, services=(*APP.services, worker()))
+
+    found = policy.classify(app, HealthReport(state, (ready,)), {}, (BEFORE, MADE), RULES)
+
+    assert found.failures == (Failure("worker", FailureKind.UNRESPONSIVE, "worker ready: no answer within 10 s"),)
+
+
+def test_classify_worker_after_a_crash_is_no_second_failure() -> None:
+    ready = Check(Kind.READY, "worker ready", False, "no such file", "worker", answered=False)
+    state = replace(STATE, containers=(container("worker", restarts=1),))
+    app = replace(APP, services=(worker(),), full_chain=None)
+
+    [failure] = policy.classify(app, HealthReport(state, (ready,)), {"shop-worker-blue r2": 0}, (MADE,), RULES).failures
+
+    assert (failure.kind, failure.crashes) == (FailureKind.CRASHED, 1)
