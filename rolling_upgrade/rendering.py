@@ -147,15 +147,17 @@ def engine() -> bytes:
     )
 
 
-def yaml_text(text: str) -> str:
-    """Quote a text for YAML unless it needs no quotes."""
+def yaml_document(content: Mapping[str, Any]) -> str:
+    """Return the YAML of a mapping, with short lists and mappings on one line. Every text stays a text."""
     import yaml
 
-    try:
-        plain = bool(re.fullmatch(r"[A-Za-z/][\w./@-]*", text, re.ASCII)) and yaml.safe_load(text) == text
-    except yaml.YAMLError:
-        plain = False
-    return text if plain else str(yaml.safe_dump(text, default_style='"', width=1_000_000)).strip()
+    class _Dumper(yaml.SafeDumper):
+        """PyYAML's dumper, which indents lists below their keys."""
+
+        def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002
+            super().increase_indent(flow, False)
+
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=1_000_000).rstrip()
 
 
 def report_page(values: Mapping[str, Any]) -> str:
@@ -181,7 +183,6 @@ def template(name: str) -> Template:
         # Configuration files need no escaping: every value has passed a strict validator.
         autoescape=select_autoescape(["html.j2"]),
     )
-    environment.filters["yaml"] = yaml_text
     if name.startswith("observe/"):
         environment = environment.overlay(**_PROMETHEUS_DELIMITERS)
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}

@@ -94,10 +94,9 @@ def test_init_configuration_deploys_another_application(site: Site, clone: Path)
 
     service = "page=registry:5000/memoryark/frontend:v2:7001"
     task("init", "--app", "shop", "--domain", "shop.lab.test", "--service", service, "--host", f"web1={host.address}")
-    for name, old, new in (  # the lab's key and free port, and a short bake
-        ("hosts.yaml", "# identity_file: ~/.ssh/id_ed25519", f"identity_file: {site.directory}/id_ed25519"),
-        ("hosts.yaml", "bake_seconds: 30", "bake_seconds: 1"),
-        ("deploy/production.env", "PAGE_PORT=8080", "PAGE_PORT=8190"),
+    for name, old, new in (  # the lab's key, and a short bake; the service has an assigned port
+        ("hosts.yaml", "    hosts:", f"    identity_file: {site.directory}/id_ed25519\n    hosts:"),
+        ("hosts.yaml", "    hosts:", "    rollout: {bake_seconds: 1}\n    hosts:"),
     ):
         text = (clone / name).read_text()
         assert old in text

@@ -5,7 +5,6 @@ The validators of the configuration itself check each answer.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,14 +13,11 @@ from typing import Any, TypeVar
 
 from rolling_upgrade.config import validators
 from rolling_upgrade.config.issues import shown
-from rolling_upgrade.config.settings import KEYS
 from rolling_upgrade.console.output import print_lines
 from rolling_upgrade.errors import ConfigIssue, Interrupted
 
 T = TypeVar("T")
 
-#: The service port of the first service; each further service gets the next port.
-FIRST_PORT = 8080
 HEALTH = "/health"
 
 SERVICE = "NAME=IMAGE:PORT, such as web=registry.example.org/shop/web:8080"
@@ -81,9 +77,14 @@ class Service:
     name: str
     image: str
     container_port: int
-    service_port: int
     health: str = ""
     routes: tuple[str, ...] | None = None
+
+    def declaration(self) -> dict[str, Any]:
+        """Return the entry in services.yaml. Keys with their default values are left out."""
+        entry: dict[str, Any] = {"name": self.name, "image": self.image, "container_port": self.container_port}
+        entry |= {"health": self.health} if self.health != HEALTH else {}
+        return entry | ({"routes": list(self.routes)} if self.routes else {})
 
 
 @dataclass
@@ -103,8 +104,8 @@ class Answers:
         self.append_service(self.service_name(name), read_image(image), validators.PORT(port))
 
     def append_service(self, name: str, image: str, container_port: int) -> None:
-        """Add a service with the next service port."""
-        self.services.append(Service(name, image, container_port, FIRST_PORT + len(self.services)))
+        """Add a service."""
+        self.services.append(Service(name, image, container_port))
 
     def service_name(self, text: str) -> str:
         """Check that no other service has the name. Raises ValueError."""
@@ -178,32 +179,27 @@ class Answers:
         images = [service.image for service in self.services]
         return {
             **values,
-            "services": self.services,
-            "hosts": self.hosts,
-            "keys": env_keys([service.name for service in self.services]),
-            "home": "/root" if values["user"] == "root" else f"/home/{values['user']}",
-            # The service with the path `/`; the last service if none has it.
-            "entrance": next((each for each in self.services if "/" in (each.routes or ())), self.services[-1]),
+            "services": {"services": [service.declaration() for service in self.services]},
+            "hosts": self._inventory(values),
             # Whether an image has neither tag nor digest.
             "needs_version": any("@" not in image and ":" not in image.rpartition("/")[2] for image in images),
+            "values": [],
         }
+
+    def _inventory(self, values: Mapping[str, str]) -> dict[str, Any]:
+        """Return the content of hosts.yaml. Keys with their default values are left out."""
+        entry: dict[str, Any] = {"user": values["user"]} if values["user"] != "deploy" else {}
+        if values["certificate"] != "none":
+            mail = {"acme_email": values["email"]} if values.get("email") else {}
+            entry["setup"] = {"certificate": values["certificate"], **mail}
+        entry["hosts"] = {name: {"address": address} for name, address in self.hosts}
+        return {"environments": {values["env"]: entry}}
 
 
 def read_image(text: str) -> str:
     """Check an image reference. Raises ValueError."""
     validators.IMAGE(text)
     return text
-
-
-def env_keys(names: Sequence[str]) -> Mapping[str, str]:
-    """Return the prefix of each service's env keys: its name in capitals, changed if a setting has that prefix."""
-    prefixes: dict[str, str] = {}
-    for name in names:
-        prefix = re.sub(r"[^A-Z0-9]", "_", name.upper())
-        while prefix in prefixes.values() or any(key.startswith(f"{prefix}_") for key in KEYS):
-            prefix = f"SERVICE_{prefix}"
-        prefixes[name] = prefix
-    return prefixes
 
 
 def read_options(

@@ -162,7 +162,9 @@ def _refuse_tracked(env_file: Path, environment: str) -> None:
 def _files(directory: Path, template_values: Mapping[str, Any], examples: frozenset[Path]) -> list[NewFile]:
     """Render the files; tasks.py and deploy/.gitignore only if they are missing, and not in a clone of this project."""
     names = ("hosts.yaml", "services.yaml", "values.env")
-    hosts, services, values = (rendering.template(f"init/{name}.j2").render(template_values) for name in names)
+    texts = {f"{name}_yaml": rendering.yaml_document(template_values[name]) for name in ("hosts", "services")}
+    shown = {**template_values, **texts}
+    hosts, services, values = (rendering.template(f"init/{name}.j2").render(shown) for name in names)
     rendered = (
         (directory / "hosts.yaml", hosts, PUBLIC),
         (directory / "deploy/services.yaml", services, PUBLIC),
