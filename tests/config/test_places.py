@@ -88,7 +88,7 @@ def test_merge_precedence(web: Project, old: str, new: str, merged: int) -> None
         (
             "    <<: *web\n    image: repo/web",
             "    '<<': *web\n    image: repo/web",
-            "6: service web: container_port is required",
+            "7: service web: <<: found an unknown key",
         ),
     ],
 )
