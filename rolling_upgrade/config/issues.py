@@ -27,6 +27,8 @@ _SECRET_NAME = re.compile(
 _HARMLESS_NAME = re.compile(r"_PATH$|_FILE$|_DIR$|^NOTIFY_", re.IGNORECASE)
 _CREDENTIALS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s:@]*:(?P<password>[^/?#\s]+)@")
 _PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY( BLOCK)?-----|^AGE-SECRET-KEY-", re.MULTILINE)
+#: The beginning of a password hash, in the formats of crypt(5).
+_PASSWORD_HASH = re.compile(r"\$(?:2[aby]|5|6|y|apr1)\$")
 _SHORTEST_SECRET = 4
 _LONGEST_SHOWN = 80
 
@@ -104,8 +106,9 @@ def is_secret(key: str) -> bool:
 
 
 def conceals(key: str, value: str) -> bool:
-    """Return whether a value is secret: by the name of its key, or as a URL with a password or a private key."""
-    return is_secret(key) or bool(_CREDENTIALS.search(value) or _PRIVATE_KEY.search(value))
+    """Return whether a value is secret: by the name of its key, or as a URL with a password, a private key, a hash."""
+    patterns = _CREDENTIALS.search(value) or _PRIVATE_KEY.search(value) or _PASSWORD_HASH.match(value)
+    return is_secret(key) or bool(patterns)
 
 
 def secret_keys(values: Iterable[tuple[str, str]]) -> tuple[str, ...]:

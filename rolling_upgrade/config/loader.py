@@ -143,7 +143,9 @@ def load_located(
 def _secrets(values: Iterable[Values], applications: Iterable[model.Application]) -> tuple[str, ...]:
     """Return the strings to mask in all output, longest first, so that masking one leaves no fragment of another."""
     named = secret_values(item for merged in values for item in merged.merged.items())
+    applications = tuple(applications)
     parts = [secret for application in applications for secret in application.channels.secrets]
+    parts += [password_hash for application in applications for _, password_hash in application.site.password_hashes]
     services = [service for application in applications for service in application.services]
     named |= secret_values(variable for service in services for variable in service.env)
     named |= {secret.value for service in services for secret in service.secret_files}

@@ -100,7 +100,7 @@ def resolve(values: Values, declared: Services | None, tag: str, roles: Sequence
         thresholds=_thresholds(settings),
         watch=_watch_rules(settings),
         release_command=_release_command(declared),
-        site=resolve_site(declared.site, settings.domain_name, values),
+        site=resolve_site(declared.site, declared.routes, settings.domain_name, values),
     )
 
 

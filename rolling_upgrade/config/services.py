@@ -326,6 +326,11 @@ class Services(Strict):
         "The CI job summarises `reports`.",
     )
 
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """The routes of all services."""
+        return tuple(route for service in self.services for route in service.routes)
+
 
 def pipeline(services: Services, resolve_path: Callable[[str], Path]) -> model.Pipeline:
     """Build the pipeline model; `resolve_path` resolves paths relative to hosts.yaml."""

@@ -50,6 +50,10 @@ def _templated(text: str) -> str | None:
 
 
 TRUSTED_PROXY = Validator("cloudflare, an IP address, or a network such as 10.0.0.0/8", _networks)
+USER_NAME = validators.text_matching("a user name of letters, digits and . _ @ + -", schema.USER_NAME)
+PASSWORD_HASH = validators.text_matching(
+    "a password hash, as `openssl passwd -6` or `mkpasswd` prints it (bcrypt up to cost 12)", schema.PASSWORD_HASH
+)
 HEADER_NAME = validators.text_matching("the name of a header", schema.HEADER_NAME)
 HEADER_VALUE = Validator("printable ASCII without `$` and backslashes", _header_value)
 
@@ -118,6 +122,9 @@ class Route(Strict):
         default=False,
         description="Remove the prefix from the path that the service gets. X-Forwarded-Prefix contains it.",
     )
+    basic_auth: dict[Annotated[str, USER_NAME], Annotated[str, validators.ENV_KEY]] = Field(
+        default={}, description="Users who may enter, each with the env key of the password's hash. Default: everybody."
+    )
     request_headers: _Headers = Field(
         default={}, description="Headers that the service gets; an empty value removes one. `${KEY}` is replaced."
     )
@@ -129,14 +136,15 @@ class Route(Strict):
 
     def named_keys(self) -> Iterator[str]:
         """Yield every env key that the route names."""
+        yield from self.basic_auth.values()
         for domain in self.domains:
             yield from named_keys(domain)
         for value in (*self.request_headers.values(), *self.response_headers.values()):
             yield from references(value)
 
 
-def resolve_site(declared: Site, primary: str, values: Values) -> model.SiteOptions:
-    """Build the options of the site with the values of its keys."""
+def resolve_site(declared: Site, routes: Iterable[Route], primary: str, values: Values) -> model.SiteOptions:
+    """Build the options of the site with the values of its keys, and the passwords of the users of all routes."""
     domains = [_domain(text, f"site.domains[{index}]", primary, values) for index, text in enumerate(declared.domains)]
     redirects = []
     for source, target in declared.redirects.items():
@@ -156,7 +164,22 @@ def resolve_site(declared: Site, primary: str, values: Values) -> model.SiteOpti
         gzip=declared.gzip,
         hsts=model.Hsts(math.ceil(hsts.max_age), hsts.include_subdomains, hsts.preload) if hsts else None,
         header_bytes=declared.max_header_size,
+        password_hashes=tuple(_password_hashes(routes, values)),
     )
+
+
+def _password_hashes(routes: Iterable[Route], values: Values) -> Iterator[tuple[str, str]]:
+    """Read the hash of each user. An error does not show the value, which may be a password by mistake."""
+    keys: dict[str, str] = {}
+    for name, key in dict.fromkeys(user for route in routes for user in route.basic_auth.items()):
+        if keys.setdefault(name, key) != key:
+            values.reject(key, found=f"another password of {name}", expected=f"{keys[name]}, as in another route")
+            continue
+        text = values.get(key)
+        try:
+            yield name, PASSWORD_HASH(text)
+        except ValueError as error:
+            values.reject(key, found="not a password hash" if text else "", expected=str(error))
 
 
 def resolve_route(declared: Route, place: str, primary: str, values: Values) -> model.Route:
@@ -171,6 +194,7 @@ def resolve_route(declared: Route, place: str, primary: str, values: Values) -> 
         timeout_seconds=math.ceil(declared.timeout or 0),
         max_body_bytes=declared.max_body,
         strip_prefix=declared.strip_prefix,
+        users=tuple(declared.basic_auth),
         request_headers=tuple(_headers(declared.request_headers, f"{place}.request_headers", values)),
         response_headers=tuple(_headers(declared.response_headers, f"{place}.response_headers", values)),
     )

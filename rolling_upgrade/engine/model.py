@@ -317,6 +317,7 @@ class Route:
         timeout_seconds: how long the application may be silent; 0 for a minute, or an hour with `stream`.
         max_body_bytes: the limit of a request's body; None for the limit of the site, 0 for none.
         strip_prefix: removes the prefix from the path that the application gets.
+        users: the users who may enter with a password; empty for everybody.
         request_headers: headers that the application gets; an empty value removes one.
         response_headers: headers that visitors get in place of the application's; an empty value removes one.
     """
@@ -327,6 +328,7 @@ class Route:
     timeout_seconds: int = 0
     max_body_bytes: int | None = None
     strip_prefix: bool = False
+    users: tuple[str, ...] = ()
     request_headers: tuple[tuple[str, str], ...] = ()
     response_headers: tuple[tuple[str, str], ...] = ()
 
@@ -444,6 +446,7 @@ class SiteOptions:
         trusted_proxies: the networks of the proxies whose X-Forwarded headers count.
         gzip: compresses texts; without it, the Nginx configuration of the host decides.
         header_bytes: the size that one header of a request and all headers of a response may have.
+        password_hashes: the salted password hashes of the users of routes, by their names.
     """
 
     domains: tuple[str, ...] = ()
@@ -453,6 +456,7 @@ class SiteOptions:
     gzip: bool = False
     hsts: Hsts | None = None
     header_bytes: int = 32 * 1024
+    password_hashes: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,45 @@ def test_options_of_a_route_are_read(project: Project) -> None:
     )
 
 
+HASH = "$6$salt$" + "a" * 86
+
+
+def test_users_of_a_route_have_the_hashes_of_their_keys(project: Project) -> None:
+    project.env({"ANN": HASH, "BOB": "$2y$10$" + "b" * 53})
+    declare(project, routes=[{"prefix": "/", "basic_auth": {"ann": "ANN", "bob": "BOB"}}])
+    declare(project, routes=[{"prefix": "/api/", "basic_auth": {"ann": "ANN"}}], service=BACKEND)
+
+    app, environment = loaded(project), project.load()
+
+    assert app.services[FRONTEND].routes[0].users == ("ann", "bob")
+    assert app.site.password_hashes == (("ann", HASH), ("bob", "$2y$10$" + "b" * 53))
+    assert HASH in environment.secrets
+    assert HASH not in repr(environment)
+
+
+@pytest.mark.parametrize(
+    ("value", "found"), [("correct horse", "not a password hash"), ("$2y$31$" + "b" * 53, "not a password hash")]
+)
+def test_password_in_place_of_its_hash_is_refused_and_not_shown(project: Project, value: str, found: str) -> None:
+    project.env({"ANN": value})
+    declare(project, routes=[{"prefix": "/", "basic_auth": {"ann": "ANN"}}])
+
+    (issue,) = issues(project)
+
+    assert (issue.path, issue.found, value in str(issue)) == ("ANN", found, False)
+
+
+def test_missing_hash_and_a_second_password_of_a_user_are_refused(project: Project) -> None:
+    project.env({"ANN": HASH, "ANOTHER": HASH})
+    routes = [{"prefix": "/", "basic_auth": {"ann": "ANN"}}, {"prefix": "/x", "basic_auth": {"ann": "ANOTHER"}}]
+    declare(project, routes=[*routes, {"prefix": "/y", "basic_auth": {"bob": "NOBODY"}}])
+
+    assert [(issue.path, issue.found) for issue in issues(project)] == [
+        ("ANOTHER", "another password of ann"),
+        ("NOBODY", ""),
+    ]
+
+
 def test_header_in_capitals_is_a_literal_also_when_a_key_has_its_name(project: Project) -> None:
     project.env({"DENY": "another value"})
     declare(project, routes=[{"prefix": "/", "response_headers": {"X-Frame-Options": "DENY"}}])

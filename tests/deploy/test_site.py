@@ -165,7 +165,7 @@ def request_with_upload_limit(site: Site, megabytes: int) -> bytes:
 
     target = config.load(site.lab.name, root=Path.cwd(), hosts=("web1",)).targets[0]
     app = replace(target.application, max_upload_bytes=megabytes * 1024**2)
-    return dump_request(commands.site(app), rendering.site_hash(rendering.nginx_site(app))).encode()
+    return dump_request(commands.request(app, rendering.site_hash(rendering.nginx_site(app)))).encode()
 
 
 def serve_as(host: Host, user: str, ports: list[int]) -> None:

@@ -172,6 +172,7 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "Route.timeout": ("90s", "1h"),
     "Route.max_body": ("1GB", "0"),
     "Route.strip_prefix": ("false",),
+    "Route.basic_auth": ("OWN_USERS",),
     "Route.request_headers": ("it's \"quoted\"; {x}", "${OWN_TEXT}"),
     "Route.response_headers": ("DENY", "default-src 'self'; script-src #x"),
     "Site.domains": ("api.example.org", "DOMAIN_NAME"),
@@ -313,7 +314,10 @@ MODELS: tuple[type[BaseModel], ...] = (
 )  # fmt: skip
 
 #: The settings of a project that passes all its env keys to the container.
-BASE = {key: seeds[0] for key, seeds in (SEEDS | SERVICE_SEEDS).items()} | {"OWN_PATH": "/srv/shop/own"}
+BASE = {key: seeds[0] for key, seeds in (SEEDS | SERVICE_SEEDS).items()} | {
+    "OWN_PATH": "/srv/shop/own",
+    "OWN_USERS": "$6$salt$" + "a" * 86,
+}
 _CONTAINER = (*PASSED, *(key for key, where in ARRIVES.items() if where == "container"))
 
 
@@ -428,7 +432,7 @@ class Project:
     def _route(self) -> dict[str, Any]:
         route = self._of("Route")
         headers = {name: {"X-Own": route[name]} for name in ("request_headers", "response_headers")}
-        return route | headers | {"domains": [route["domains"]]}
+        return route | headers | {"domains": [route["domains"]], "basic_auth": {"ann": route["basic_auth"]}}
 
     def _site(self) -> dict[str, Any]:
         site = self._of("Site") | {"hsts": self._of("Hsts")}

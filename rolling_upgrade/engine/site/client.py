@@ -13,11 +13,14 @@ from rolling_upgrade.engine.site.schema import (
     HealthPath,
     Hsts,
     Redirect,
+    Request,
     Route,
     Rules,
     Site,
     SiteService,
     Tls,
+    User,
+    UserList,
     dump,
     dump_request,
     parse_rules,
@@ -34,7 +37,7 @@ def site(app: Application) -> Site:
                 port=service.service_port,
                 blue=service.port(Color.BLUE),
                 green=service.port(Color.GREEN),
-                routes=tuple(map(_route, service.routes)),
+                routes=tuple(_route(route, options) for route in service.routes),
             )
             for service in app.http_services
         ),
@@ -51,7 +54,20 @@ def site(app: Application) -> Site:
     )
 
 
-def _route(route: model.Route) -> Route:
+def _users(route: model.Route, options: model.SiteOptions) -> UserList:
+    """The users of a route with their current passwords; without one, a user cannot enter."""
+    hashes = dict(options.password_hashes)
+    return UserList(tuple(User(name, hashes[name]) for name in route.users if name in hashes))
+
+
+def request(app: Application, expected_hash: str) -> Request:
+    """The request of a deploy of the application."""
+    routes = [route for service in app.http_services for route in service.routes if route.users]
+    lists = dict.fromkeys(_users(route, app.site) for route in routes)
+    return Request(site(app), tuple(lists), expected_hash)
+
+
+def _route(route: model.Route, options: model.SiteOptions) -> Route:
     return Route(
         prefix=route.prefix,
         stream=route.stream,
@@ -59,6 +75,7 @@ def _route(route: model.Route) -> Route:
         timeout_seconds=route.timeout_seconds,
         max_body_bytes=-1 if route.max_body_bytes is None else route.max_body_bytes,
         strip_prefix=route.strip_prefix,
+        users=_users(route, options).id if route.users else "",
         request_headers=tuple(Header(name, value) for name, value in route.request_headers),
         response_headers=tuple(Header(name, value) for name, value in route.response_headers),
     )
@@ -107,7 +124,7 @@ def missing_grant(granted: str, app: Application) -> str:
 
 def install(app: Application, expected_hash: str) -> str:
     """Replace the site; on failure the host restores the old one. `expected_hash` is the hash in the plan."""
-    return f"{_print(dump_request(site(app), expected_hash))} | sudo -n {quote(site_helper(app.name))} install"
+    return f"{_print(dump_request(request(app, expected_hash)))} | sudo -n {quote(site_helper(app.name))} install"
 
 
 def restore(app: Application, current_hash: str) -> str:
@@ -131,7 +148,7 @@ def refresh(app: Application, live: Application) -> str:
     `live` is the application that the host runs; its site is the fallback if none is installed, or one of an earlier
     version.
     """
-    return f"{_print(dump(site(live)))} | {quote(site_helper(app.name))} refresh"
+    return f"{_print(dump_request(request(live, '0' * 16)))} | {quote(site_helper(app.name))} refresh"
 
 
 def is_current(app: Application) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 T = TypeVar("T")
 
 #: The size limit of a document in bytes, and its nesting limit.
-LARGEST, DEEPEST = 65_536, 8
+LARGEST, DEEPEST = 65_536, 16
 _REQUIRED: Any = object()
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import grp
 import http.client
 import os
 import re
@@ -28,7 +29,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rolling_upgrade.engine.site.document import LARGEST, SiteError
-from rolling_upgrade.engine.site.schema import Rules, dump, parse_request, parse_rules, parse_site
+from rolling_upgrade.engine.site.schema import Rules, Site, UserList, dump, parse_request, parse_rules
 from rolling_upgrade.engine.site.text import HASH_PATH, listen_text, render, text_hash, text_port, text_site
 
 USAGE = "usage: site install < REQUEST | restore < HASH | rules < RULES | check-rules < RULES | refresh < SITE | check"
@@ -48,6 +49,7 @@ class HostPaths:
         self.rules = self.own / "rules.json"
         self.previous = self.own / "site.previous"
         self.listen = self.own / "listen.conf"
+        self.nginx = root / "etc/nginx/nginx.conf"
         self.directory = root / "etc/nginx/conf.d"
         self.site = self.directory / f"{self.app}.conf"
         self.lock = root / "run/rolling-site.lock"
@@ -97,16 +99,18 @@ def _remove_leftovers(paths: HostPaths) -> None:
 
 def _install(data: bytes, paths: HostPaths, template: str) -> str:
     """Install the site of a deploy; on failure restore the old text."""
-    site, expected = parse_request(data)
-    text = render(site, _rules(paths), template)
-    if text_hash(text) != expected:
+    request = parse_request(data)
+    text = render(request.site, _rules(paths), template)
+    if text_hash(text) != request.expected_hash:
         raise Refused(
             "this host renders a site that differs from the plan: run rolling-upgrade setup for this host first"
         )
+    _write_users(request.users, paths)
     old = read_text(paths.site)
     if old == text and read_text(paths.listen) == _listeners(_rules(paths)) and _answers(text, paths):
         return "the site is unchanged"
     _replace(old, text, paths)
+    _remove_unused_users(paths)
     return "the site is live"
 
 
@@ -151,14 +155,15 @@ def _check_rules(data: bytes, paths: HostPaths, _: str) -> str:
 def _refresh(data: bytes, paths: HostPaths, template: str) -> str:
     """Render the installed site again from its own data, with the current template and rules.
 
-    The given site is the fallback if none is installed, or one of an earlier version, which contains no data.
+    The site of the given request is the fallback if none is installed, or one of an earlier version, which contains no
+    data. Its users are written in any case.
     """
-    old = read_text(paths.site)
+    old, request = read_text(paths.site), parse_request(data)
     try:
-        site = text_site(old) or parse_site(data)
-        text = render(site, _rules(paths), template)
+        text = render(text_site(old) or request.site, _rules(paths), template)
     except SiteError:
-        text = render(parse_site(data), _rules(paths), template)
+        text = render(request.site, _rules(paths), template)
+    _write_users(request.users, paths)
     if old != text or read_text(paths.listen) != _listeners(_rules(paths)) or not _answers(text, paths):
         _replace(old, text, paths)
     return "the site is live"
@@ -243,6 +248,37 @@ def _write_listeners(text: str, paths: HostPaths) -> None:
     """Write the file that sites with HTTP/2 include. It stays without TLS: Nginx may still run a site that needs it."""
     if text and text != read_text(paths.listen):
         write_text(paths.listen, text)
+
+
+def _write_users(lists: Sequence[UserList], paths: HostPaths) -> None:
+    """Write the users of basic authentication, which only root and the workers of Nginx may read."""
+    for users in lists:
+        path = paths.own / f"users-{users.id}"
+        write_text(path, users.text, 0o600)
+        with contextlib.suppress(KeyError):
+            os.chown(path, -1, grp.getgrnam(_worker_group(paths)).gr_gid)
+            path.chmod(0o640)
+
+
+def _worker_group(paths: HostPaths) -> str:
+    """The group of Nginx's workers. Source: nginx, directive `user`: the group has the name of the user by default."""
+    found = re.search(r"^\s*user\s+([^\s;]+)(?:\s+([^\s;]+))?\s*;", read_text(paths.nginx), re.MULTILINE)
+    return (found[2] or found[1]) if found else "nogroup"
+
+
+def _remove_unused_users(paths: HostPaths) -> None:
+    """Remove the users that neither the installed nor the previous site names."""
+    named = {route.users for site in _own_sites(paths) for route in site.routes}
+    for path in paths.own.glob("users-*"):
+        if path.name.removeprefix("users-") not in named:
+            path.unlink()
+
+
+def _own_sites(paths: HostPaths) -> Iterator[Site]:
+    for path in (paths.site, paths.previous):
+        with contextlib.suppress(SiteError):
+            if site := text_site(read_text(path)):
+                yield site
 
 
 def _restore_old(old: str, paths: HostPaths) -> None:
@@ -372,12 +408,12 @@ def read_text(path: Path) -> str:
         return ""
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, mode: int = 0o644) -> None:
     """Replace a file atomically and durably. The write replaces the leftover of an earlier attempt."""
     new = path.with_name(f".{path.name}.new")
     with contextlib.suppress(FileNotFoundError):
         new.unlink()
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(text.encode())
         file.flush()
         os.fsync(file.fileno())

@@ -7,6 +7,7 @@ Public listeners, certificates and trusted proxies come from the rules, which se
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import ipaddress
 import json
 from collections.abc import Iterable, Sequence
@@ -41,6 +42,19 @@ RESERVED_RESPONSE_HEADERS = _CONNECTION | {
     *("content-encoding", "content-range", "content-type", "date", "location", "server", "set-cookie"),
     *("strict-transport-security", "x-maintenance", "x-served-by"),
 }
+#: The name of a user of basic authentication, and a salted hash that the host's crypt(3) knows. Nginx computes it for
+#: every request, so the costs have limits. Source: crypt(5); ngx_crypt.c for apr1.
+USER_NAME = r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}"
+_CRYPT = r"[./A-Za-z0-9]"
+PASSWORD_HASH = (
+    rf"\$2[aby]\$(?:0[4-9]|1[0-2])\${_CRYPT}{{53}}"
+    rf"|\$5\$(?:rounds=[1-9][0-9]{{3,4}}\$)?{_CRYPT}{{1,16}}\${_CRYPT}{{43}}"
+    rf"|\$6\$(?:rounds=[1-9][0-9]{{3,4}}\$)?{_CRYPT}{{1,16}}\${_CRYPT}{{86}}"
+    rf"|\$y\$j9T\${_CRYPT}{{1,86}}\${_CRYPT}{{43}}"
+    rf"|\$apr1\${_CRYPT}{{1,8}}\${_CRYPT}{{22}}"
+)
+_ID = r"[0-9a-f]{16}"
+_MOST_USERS = 256
 #: The buffer that one header of a request and all headers of a response must fit in, in bytes.
 SMALLEST_HEADER_BUFFER, LARGEST_HEADER_BUFFER, HEADER_BUFFER = 4096, 262_144, 32_768
 LONGEST_TIMEOUT, LONGEST_HSTS = 86_400, 126_144_000
@@ -69,6 +83,7 @@ class Route:
         timeout_seconds: how long the application may be silent; 0 for a minute, or an hour with `stream`.
         max_body_bytes: the limit of a request's body; -1 for the limit of the site.
         strip_prefix: removes the prefix from the path that the application gets.
+        users: the id of the list of users who may enter with a password; '' for everybody.
     """
 
     prefix: str
@@ -77,8 +92,43 @@ class Route:
     timeout_seconds: int = 0
     max_body_bytes: int = -1
     strip_prefix: bool = False
+    users: str = ""
     request_headers: tuple[Header, ...] = ()
     response_headers: tuple[Header, ...] = ()
+
+
+@dataclass(frozen=True)
+class User:
+    """A user of basic authentication, and the salted hash of the password."""
+
+    name: str
+    password_hash: str = dataclasses.field(repr=False)
+
+
+@dataclass(frozen=True)
+class UserList:
+    """Users who may enter a route. Its id depends on the hashes, so that a new password changes the text of the site."""
+
+    users: tuple[User, ...]
+
+    @property
+    def text(self) -> str:
+        """The file that Nginx reads for each request."""
+        return "".join(f"{user.name}:{user.password_hash}\n" for user in self.users)
+
+    @property
+    def id(self) -> str:
+        """16 hexadecimal digits."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Request:
+    """The request of a deploy: the site, the users of its routes, and the hash of the text in the plan."""
+
+    site: Site
+    users: tuple[UserList, ...]
+    expected_hash: str
 
 
 @dataclass(frozen=True)
@@ -252,20 +302,25 @@ def parse_site(data: bytes) -> Site:
     return site
 
 
-def parse_request(data: bytes) -> tuple[Site, str]:
-    """Read the request of a deploy: the site, and the hash of the text in its plan. Raises SiteError."""
+def parse_request(data: bytes) -> Request:
+    """Read the request of a deploy. Raises SiteError."""
     fields = read(data)
-    expected = fields.text("hash", r"[0-9a-f]{16}")
+    expected = fields.text("hash", _ID)
     site = fields.optional("site", _site)
+    users = fields.objects("users", _user_list, most=_MOST_SERVICES, default=[])
     fields.done()
     if site is None:
         raise SiteError("the document: site is missing")
-    return site, expected
+    missing = {route.users for route in site.routes if route.users} - {one.id for one in users}
+    if missing:
+        raise SiteError(f"the document: users {sorted(missing)[0]} are missing")
+    return Request(site, users, expected)
 
 
-def dump_request(site: Site, expected: str) -> str:
-    """The request for `parse_request`."""
-    return _compact({"hash": expected, "site": _plain(site)})
+def dump_request(request: Request) -> str:
+    """The document for `parse_request`."""
+    users = {"users": _plain(request.users)} if request.users else {}
+    return _compact({"hash": request.expected_hash, "site": _plain(request.site)} | users)
 
 
 def dump(value: Site | Rules) -> str:
@@ -413,9 +468,20 @@ def _route(fields: Fields) -> Route:
         timeout_seconds=fields.number("timeout_seconds", 0, LONGEST_TIMEOUT, default=0),
         max_body_bytes=fields.number("max_body_bytes", -1, _LARGEST_UPLOAD, default=-1),
         strip_prefix=fields.flag("strip_prefix", default=False),
+        users=fields.text("users", _ID, empty=True, default=""),
         request_headers=fields.objects("request_headers", _header, most=_MOST_HEADERS, default=[]),
         response_headers=fields.objects("response_headers", _header, most=_MOST_HEADERS, default=[]),
     )
+
+
+def _user_list(fields: Fields) -> UserList:
+    users = fields.objects("users", _user, most=_MOST_USERS)
+    _check_distinct("user", [user.name for user in users])
+    return UserList(users)
+
+
+def _user(fields: Fields) -> User:
+    return User(fields.text("name", USER_NAME), fields.text("password_hash", PASSWORD_HASH))
 
 
 def _header(fields: Fields) -> Header:

@@ -68,6 +68,10 @@ class Location:
         """The time in which the application must send something, in seconds; 0 for Nginx's default of a minute."""
         return self.route.timeout_seconds or (_STREAM_SECONDS if self.route.stream else 0)
 
+    def replaces(self, header: str) -> bool:
+        """Whether the route sets this request header, given in lower case."""
+        return any(found.name.lower() == header for found in self.route.request_headers)
+
     @property
     def pattern(self) -> str:
         """The regular expression that captures the path below the prefix of the route."""
@@ -118,6 +122,11 @@ def _row(text: str, number: int) -> str:
 def listen_file(app: str) -> str:
     """The root-owned file that a TLS server of a site with HTTP/2 includes; see `listen_text`."""
     return f"/usr/local/lib/{app}/listen.conf"
+
+
+def users_file(app: str, id: str) -> str:
+    """The root-owned file with a list of users, which the workers of Nginx may read."""
+    return f"/usr/local/lib/{app}/users-{id}"
 
 
 def listen_text(rules: Rules, nginx_version: tuple[int, ...]) -> str:
@@ -193,6 +202,7 @@ def _render(site: Site, rules: Rules, source: str, digest: str) -> str:
         "servers": public_servers(site, rules),
         "internal": lambda service: internal_locations(site, rules, service),
         "listen_file": listen_file(rules.app),
+        "users_file": lambda id: users_file(rules.app, id),
         "hsts": _hsts_value(site.hsts) if site.hsts else "",
         "gzip_types": " ".join(_COMPRESSED),
         # 0 means no limit.

@@ -349,6 +349,7 @@ def _route(route: Route) -> str:
     if route.max_body_bytes is not None:
         options.append(f"bodies up to {route.max_body_bytes} bytes" if route.max_body_bytes else "bodies of any size")
     options += ["prefix stripped"] if route.strip_prefix else []
+    options += [f"only users {', '.join(route.users)}"] if route.users else []
     for what, headers in (("request", route.request_headers), ("response", route.response_headers)):
         options += [f"{what} headers {', '.join(name for name, _ in headers)}"] if headers else []
     return route.prefix + (f" ({'; '.join(options)})" if options else "")

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from rolling_upgrade import rendering
-from rolling_upgrade.engine.model import Application, SiteOptions, Tls
+from rolling_upgrade.engine.model import Application, Route, SiteOptions, Tls
 from rolling_upgrade.engine.site import client as commands
+from rolling_upgrade.engine.site import program
 from rolling_upgrade.engine.site.schema import dump, dump_request
 from rolling_upgrade.engine.site.text import text_hash, text_site
 from tests.support.sample import application, backend, frontend
@@ -100,7 +101,10 @@ class Host:
 
     def install(self, app: Application | None = None, hash: str = "") -> tuple[int, str]:
         wanted = app or self.app
-        return self.run("install", text=dump_request(commands.site(wanted), hash or text_hash(self.text(wanted))))
+        return self.run("install", text=dump_request(commands.request(wanted, hash or text_hash(self.text(wanted)))))
+
+    def refresh(self, app: Application) -> tuple[int, str]:
+        return self.run("refresh", text=dump_request(commands.request(app, "0" * 16)))
 
     def files(self) -> set[str]:
         """Return the paths of all files on the host."""
@@ -309,7 +313,7 @@ def test_signal_does_not_interrupt_a_change(host: Host, programs: Programs, tmp_
     host.systemctl(f"echo now >{reached.path}; read word <{go_on.path}; {load}")
     with host.start("install") as process:
         assert process.stdin is not None
-        process.stdin.write(dump_request(commands.site(host.app), text_hash(host.text())))
+        process.stdin.write(dump_request(commands.request(host.app, text_hash(host.text()))))
         process.stdin.close()
         reached.wait()
         process.send_signal(number)
@@ -329,7 +333,7 @@ def test_inherited_sigchld_ignore_does_not_hide_a_rejected_site(host: Host, prog
     ignoring = (
         "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execvp(sys.argv[1], sys.argv[1:])"
     )
-    text = dump_request(commands.site(other(host)), text_hash(host.text(other(host))))
+    text = dump_request(commands.request(other(host), text_hash(host.text(other(host)))))
 
     code, said = host.run("install", text=text, limit=f"exec {sys.executable} -c '{ignoring}' \"$@\"")
 
@@ -395,7 +399,7 @@ def test_kill_leaves_a_valid_site_and_the_next_command_cleans_up(
     programs.add("nginx", f"exec >/dev/null 2>&1; echo now >{reached.path}; exec sleep 60")
     with host.start("install") as process:
         assert process.stdin is not None
-        process.stdin.write(dump_request(commands.site(other(host)), text_hash(host.text(other(host)))))
+        process.stdin.write(dump_request(commands.request(other(host), text_hash(host.text(other(host))))))
         process.stdin.close()
         reached.wait()
         process.kill()
@@ -413,7 +417,7 @@ def test_limits_of_the_caller_never_leave_a_partial_change(host: Host, limit: st
     host.install()
 
     code, _ = host.run(
-        "install", text=dump_request(commands.site(other(host)), text_hash(host.text(other(host)))), limit=limit
+        "install", text=dump_request(commands.request(other(host), text_hash(host.text(other(host))))), limit=limit
     )
 
     assert host.site.read_text() == host.text(host.app if code else other(host))
@@ -509,7 +513,7 @@ def test_refresh_renders_the_site_again_from_its_own_data(host: Host) -> None:
     host.grant(moved)
     assert host.run("check")[0] == 3
 
-    assert host.run("refresh", text=dump(commands.site(host.app))) == (0, "the site is live\n")
+    assert host.refresh(host.app) == (0, "the site is live\n")
     assert host.site.read_text() == host.text(other(host, domain="new.test"))
     assert host.run("check") == (0, "the site is live\n")
 
@@ -520,7 +524,7 @@ def test_refresh_uses_the_given_site_as_a_fallback(host: Host, old: str) -> None
     if old:
         host.site.write_text(old)
 
-    assert host.run("refresh", text=dump(commands.site(host.app)))[0] == 0
+    assert host.refresh(host.app)[0] == 0
     assert host.site.read_text() == host.text()
 
 
@@ -558,7 +562,7 @@ def test_new_version_of_nginx_changes_the_listeners_by_setup(host: Host, program
 
     code, said = host.run("check")
     assert (code, "not in the syntax of the installed Nginx" in said) == (3, True)
-    assert host.run("refresh", text=dump(commands.site(app))) == (0, "the site is live\n")
+    assert host.refresh(app) == (0, "the site is live\n")
     assert (host.run("check")[0], "http2 on;" in listeners(host)) == (0, True)
 
 
@@ -599,7 +603,7 @@ def test_rules_keep_the_domains_of_the_site_in_place_until_a_deploy_replaces_it(
 
     assert host.grant(with_domains(host, "www.test"))[0] == 0
     assert host.run("check-rules", text=dump(commands.rules(host.app)))[0] == 0
-    assert host.run("refresh", text=dump(commands.site(host.app)))[0] == 0
+    assert host.refresh(host.app)[0] == 0
     assert "server_name shop.test api.test www.test;" in host.site.read_text()
     assert host.install()[0] == 0
     assert host.run("check-rules", text=dump(commands.rules(host.app)))[0] == 3
@@ -616,7 +620,7 @@ def test_primary_domain_may_change_places_with_another_one(host: Host) -> None:
     )
 
     assert host.grant(after)[0] == 0
-    assert host.run("refresh", text=dump(commands.site(after))) == (0, "the site is live\n")
+    assert host.refresh(after) == (0, "the site is live\n")
     assert host.site.read_text() == host.text(after)
     assert host.install(after) == (0, "the site is unchanged\n")
 
@@ -629,6 +633,77 @@ def test_trusted_proxies_come_from_the_rules(host: Host) -> None:
     host.grant(app)
     assert host.install(app)[0] == 0
     assert "set_real_ip_from 192.0.2.0/24;" in host.site.read_text()
+
+
+HASHES = {"ann": "$6$salt$" + "a" * 86, "bob": "$apr1$salt$" + "b" * 22}
+
+
+def with_users(host: Host, **hashes: str) -> Application:
+    """The application whose pages ask for a password."""
+    routes = (Route("/", users=tuple(HASHES)),)
+    services = (host.app.services[0], replace(host.app.services[1], routes=routes))
+    return replace(host.app, services=services, site=SiteOptions(password_hashes=tuple((HASHES | hashes).items())))
+
+
+def user_files(host: Host) -> list[Path]:
+    return sorted(host.program.parent.glob("users-*"))
+
+
+def test_users_are_in_a_file_of_root_and_not_in_the_site(host: Host) -> None:
+    app = with_users(host)
+    host.grant(app)
+
+    assert host.install(app) == (0, "the site is live\n")
+    (file,) = user_files(host)
+    assert file.read_text() == "".join(f"{name}:{text}\n" for name, text in HASHES.items())
+    assert file.stat().st_mode & 0o777 in {0o600, 0o640}
+    assert f"auth_basic_user_file /usr/local/lib/shop/{file.name};" in host.site.read_text()
+    assert not [text for text in HASHES.values() if text in host.site.read_text()]
+
+
+def test_new_password_changes_the_site_and_the_former_users_stay_for_its_undo(host: Host) -> None:
+    first, second, third = (with_users(host, bob="$apr1$salt$" + char * 22) for char in "bcd")
+    host.grant(first)
+    host.install(first)
+    assert host.install(second) == (0, "the site is live\n")
+    assert [file.read_text().count("c" * 22) for file in user_files(host)].count(1) == 1
+
+    assert host.run("restore", text=text_hash(host.text(second))) == (0, "the previous site is restored\n")
+    assert host.install(third) == (0, "the site is live\n")
+    assert len(user_files(host)) == 2
+    assert host.install(host.app) == (0, "the site is live\n")
+    assert host.install(other(host)) == (0, "the site is live\n")
+    assert user_files(host) == []
+
+
+def test_setup_writes_the_users_of_a_new_host(host: Host) -> None:
+    app = with_users(host)
+    host.grant(app)
+
+    assert host.refresh(app) == (0, "the site is live\n")
+    assert (len(user_files(host)), host.install(app)) == (1, (0, "the site is unchanged\n"))
+
+
+def test_request_without_the_users_of_its_routes_is_refused(host: Host) -> None:
+    app = with_users(host)
+    host.grant(app)
+    request = replace(commands.request(app, text_hash(host.text(app))), users=())
+
+    code, said = host.run("install", text=dump_request(request))
+
+    assert (code, "are missing" in said, host.site.exists()) == (3, True, False)
+
+
+@pytest.mark.parametrize(
+    ("user", "group"),
+    [("user www-data;", "www-data"), ("user  www-data  adm ;", "adm"), ("# user root;\nuser nginx;", "nginx")],
+)
+def test_worker_group_is_that_of_the_nginx_configuration(tmp_path: Path, user: str, group: str) -> None:
+    paths = program.HostPaths(tmp_path / "shop/site", tmp_path)
+    paths.nginx.parent.mkdir(parents=True)
+    paths.nginx.write_text(f"{user}\nworker_processes auto;\n")
+
+    assert program._worker_group(paths) == group
 
 
 def test_certificate_is_the_one_that_root_named(host: Host) -> None:

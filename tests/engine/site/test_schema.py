@@ -42,6 +42,7 @@ FULL = application(
                 timeout_seconds=90,
                 max_body_bytes=1024,
                 strip_prefix=True,
+                users=("ann", "bob"),
                 request_headers=(("X-Tenant", 'a "b"; {c}'), ("Cookie", "")),
                 response_headers=(("Content-Security-Policy", "default-src 'self'"),),
             ),
@@ -56,6 +57,7 @@ FULL = application(
         gzip=True,
         hsts=Hsts(3600, include_subdomains=True, preload=True),
         header_bytes=65_536,
+        password_hashes=(("ann", "$6$salt$" + "a" * 86), ("bob", "$y$j9T$salt$" + "b" * 43)),
     ),
 )
 FULL_RULES = commands.rules(FULL)
@@ -155,6 +157,7 @@ OPTIONAL_TEXT_PLACES: dict[str, tuple[object, ...]] = {
     "redirect target": ("redirects", 0, "target"),
     "route domain": ("services", 0, "routes", 1, "domains", 0),
     "health domain": ("health", 2, "domains", 0),
+    "users": ("services", 0, "routes", 1, "users"),
     "request header": ("services", 0, "routes", 1, "request_headers", 0, "name"),
     "request header value": ("services", 0, "routes", 1, "request_headers", 0, "value"),
     "response header": ("services", 0, "routes", 1, "response_headers", 0, "name"),
@@ -180,6 +183,7 @@ OPTIONAL_PLACES: dict[str, tuple[object, ...]] = {
     "hsts preload": ("hsts", "preload"),
     "header bytes": ("header_bytes",),
 }
+FINE |= {("users", "")}
 #: Values of a header that are valid although they are hostile elsewhere: Nginx gets them in quotes.
 FINE_HEADERS = {
     *("", "a;b", "a{b", "a}b", "a'b", 'a"b', "a#b", "a b", "x; access_log /etc/sudoers.d/x format", "= /x", "^~ /"),
@@ -256,7 +260,7 @@ def test_missing_field_and_unknown_field_are_refused(place: str) -> None:
         (place, text)
         for place in OPTIONAL_TEXT_PLACES
         for text in TEXTS
-        if not (place.endswith("value") and text in FINE_HEADERS)
+        if not (place.endswith("value") and text in FINE_HEADERS) and (place, text) not in FINE
     ],
 )
 def test_hostile_text_is_refused_in_every_option(place: str, text: str) -> None:
@@ -308,6 +312,41 @@ def test_any_accepted_header_value_is_one_quoted_word_of_nginx(value: str) -> No
 
     assert re.fullmatch(r'"(?:[^"\\$]|\\")*"', word)
     assert word[1:-1].replace(r"\"", '"') == value
+
+
+@pytest.mark.parametrize(
+    "password_hash",
+    [
+        *("", "secret", "{PLAIN}secret", "{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=", "$1$salt$" + "a" * 22, "*", "!"),
+        *("$6$salt$" + "a" * 85, "$6$salt$" + "a" * 86 + "\nroot:x", "$6$" + "a" * 17 + "$" + "a" * 86),
+        # These would keep a worker of Nginx busy for every request.
+        *("$6$rounds=999999999$salt$" + "a" * 86, "$2y$31$" + "a" * 53, "$2y$13$" + "a" * 53),
+        *("$y$jFT$salt$" + "a" * 43, "$7$CU..../....salt$" + "a" * 43, "$gy$j9T$salt$" + "a" * 43),
+        *TEXTS,
+    ],
+)
+def test_text_that_is_no_affordable_password_hash_is_refused(password_hash: str) -> None:
+    document = json.loads(dump_request(commands.request(FULL, "0" * 16)))
+    parse_request(encoded(document))
+    document["users"][0]["users"][0]["password_hash"] = password_hash
+
+    with pytest.raises(SiteError):
+        parse_request(encoded(document))
+
+
+@pytest.mark.parametrize("name", ["a:b", "", "-x", "a b", "a\nb", "ö", "a" * 65])
+def test_user_name_that_would_change_the_file_is_refused(name: str) -> None:
+    document = json.loads(dump_request(commands.request(FULL, "0" * 16)))
+    document["users"][0]["users"][0]["name"] = name
+
+    with pytest.raises(SiteError):
+        parse_request(encoded(document))
+
+
+def test_no_representation_of_users_shows_a_hash() -> None:
+    request = commands.request(FULL, "0" * 16)
+
+    assert "a" * 86 not in repr(request) + repr(FULL) + text.render(request.site, FULL_RULES, TEMPLATE)
 
 
 @pytest.mark.parametrize(
@@ -529,7 +568,8 @@ def test_site_and_rules_are_read_back_as_they_were_written() -> None:
 
     assert parse_site(dump(site).encode()) == site
     assert parse_rules(dump(RULES).encode()) == RULES
-    assert parse_request(dump_request(site, "0" * 16).encode()) == (site, "0" * 16)
+    request = commands.request(FULL, "0" * 16)
+    assert parse_request(dump_request(request).encode()) == request
 
 
 @pytest.mark.parametrize("text", [text for text in TEXTS if text not in {"", "169.254.169.254"}], ids=repr)
