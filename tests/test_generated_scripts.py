@@ -243,7 +243,12 @@ def of_logs(app: Application) -> Iterator[tuple[str, Script]]:
         yield f"logs-{name}", logs.fetch(app, [service, logs.NGINX, logs.UNITS], wanted)
         for source in (service, logs.NGINX, logs.UNITS):
             yield f"follow-{source}-{name}", logs.follow(app, source, wanted)
-    yield "exec", inside.execute(app, service, ["echo", "it's", "$HOME"])
+    for with_input in (True, False):
+        words = ["echo", "it's", "$HOME"]
+        yield f"exec-{with_input}", inside.execute(app, service, words, with_input=with_input)
+        once = inside.run_once(app, app.services[0], words, release="r1", entrypoint=(), with_input=with_input)
+        yield f"run-{with_input}", once
+    yield "run-on-terminal", Script(inside.run_on_terminal(app, app.services[0], ["echo", "it's"], release="r1"))
     yield "shell", Script(inside.shell(app, service))
     yield "inspect", inspection.inspect(app, [service])
     for key, text in inspection._parts(app, [service]):

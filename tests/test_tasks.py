@@ -15,7 +15,7 @@ from rolling_upgrade.tasks import GROUPS, namespace
 
 NAMES = sorted(namespace.task_names)
 #: The tasks with a body of their own.
-WITH_BODY = {"accessory.exec", "exec", "setup.check"}
+WITH_BODY = {"accessory.exec", "exec", "run", "setup.check"}
 #: Options that delete or replace data without a confirmation.
 DELETING = {
     *(("accessory.down", option) for option in ("data", "confirm", "force")),
@@ -25,6 +25,7 @@ DELETING = {
 FEATURES = {
     "backups": "backup",
     "config": "configuration",
+    "run": "exec",
     "shell": "exec",
     "teardown": "setup",
     "test": "suites",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rolling_upgrade.engine import untrusted
@@ -104,6 +105,11 @@ def read(home: str) -> str:
     )
 
 
+def read_newest(home: str) -> str:
+    """Print the newest lines of the history."""
+    return f"tail -n 100 {quote(history_file(home))} 2>/dev/null || :"
+
+
 def split(output: str) -> tuple[str, str]:
     """The history and the head from the output of `read`. Raises Malformed if it was cut short."""
     history, mark, head = output.rpartition("@@head\n")
@@ -191,6 +197,17 @@ def _service(run: dict[str, str]) -> ServiceRelease:
         string(run.get("spec", "")),
         string(run.get("revision", "")),
     )
+
+
+def live_release(releases: Iterable[Release]) -> str:
+    """The id of the release whose definition the host runs; '' before its first deploy.
+
+    Recoveries and restores keep the release, and a rollback returns to its target.
+    """
+    for release in reversed(tuple(releases)):
+        if release.good and release.action in {"deploy", "rollback"}:
+            return release.target if release.action == "rollback" else release.id
+    return ""
 
 
 def definition_file(home: str, release: str) -> str:

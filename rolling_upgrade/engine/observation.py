@@ -94,7 +94,7 @@ def shell_text(app: Application, *, probe: bool = True, version: bool = False) -
         section("listening"),
         "ss -Hltn | awk '{ print $4 }'",
         section("releases"),
-        f"tail -n 100 {quote(history.history_file(app.home))} 2>/dev/null || :",
+        history.read_newest(app.home),
         section("lock"),
         f"cat {quote(app.home + '/lock/held')} 2>/dev/null || :",
         section("environments"),

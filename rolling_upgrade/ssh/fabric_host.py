@@ -68,10 +68,14 @@ class FabricHost:
         cancelled: Event | None = None,
         on_open: Callable[[Callable[[bytes], None]], None] = lambda _: None,
         shell: str = AS_LOGIN_USER,
+        send_seconds: float | None = None,
     ) -> int:
-        """Run the script, pass on its output as it arrives, and return its exit status. See `StreamingHost`."""
+        """Run the script, pass on its output as it arrives, and return its exit status. See `StreamingHost`.
+
+        `send_seconds` is how long a script may leave what was sent unread; default: the connection timeout.
+        """
         limits = Limits(self.name, timeout_seconds, math.inf, cancelled)
-        return self._execute(script, on_output, on_errors, limits, on_open, shell)
+        return self._execute(script, on_output, on_errors, limits, on_open, shell, send_seconds)
 
     def offer(self, offer: Offer) -> AbstractContextManager[Script]:
         """Offer images to the host during the block; yields a script prologue with their address."""
@@ -136,6 +140,7 @@ class FabricHost:
         limits: Limits,
         on_open: Callable[[Callable[[bytes], None]], None] | None = None,
         shell: str = AS_LOGIN_USER,
+        send_seconds: float | None = None,
     ) -> int:
         """Send the script, receive its output, and return its status; with `on_open`, its descriptor 3 stays open."""
         from paramiko import SSHException
@@ -155,7 +160,8 @@ class FabricHost:
             if on_open is None:
                 channel.shutdown_write()
             else:
-                on_open(lambda data: _send(channel, data, self._connect_seconds, limits))
+                seconds = self._connect_seconds if send_seconds is None else send_seconds
+                on_open(lambda data: _send(channel, data, seconds, limits))
             limits.begin()
             while not _receive(channel, on_output, on_errors, limits):
                 limits.check()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import pty
@@ -104,14 +105,108 @@ def test_exec_interrupted_stops_the_command_in_the_container(site: Site) -> None
     wait_until(lambda: not leftover_processes(host), "the end of the command")
 
 
-def test_shell_on_a_terminal_runs_in_the_container_and_has_its_size(site: Site) -> None:
+def test_exec_passes_20_mb_of_standard_input_unchanged(site: Site, tmp_path: Path) -> None:
+    content = os.urandom(20_000_000)
+    (tmp_path / "input").write_bytes(content)
+    program = "import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())"
+    command = [sys.executable, "-m", "invoke", "exec", "--env", site.lab.name, "--host", "web1"]
+    with (tmp_path / "input").open("rb") as file:
+        done = subprocess.run(
+            [*command, "--", "python3", "-c", program],
+            cwd=PROJECT,
+            stdin=file,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert (done.returncode, done.stdout.strip()) == (0, hashlib.sha256(content).hexdigest()), done.stderr
+
+
+def one_offs(site: Site) -> list[str]:
+    """Return the new containers of `run` on the first host."""
+    return [name for name in site.containers(site.lab.hosts[0]) if "-run-" in name]
+
+
+def test_run_uses_the_current_release_in_a_new_container_and_removes_it(site: Site) -> None:
+    site.edit_env(ADMIN_EMAIL="changed@example.org")
+    program = (
+        "import os, sys; print(os.environ['VERSION'], os.environ.get('ADMIN_EMAIL', 'none')); "
+        "print(os.path.exists('/app/data'), sys.stdin.read().upper()); sys.exit(7)"
+    )
+    command = [sys.executable, "-m", "invoke", "run", "--env", site.lab.name, "--entrypoint", ""]
+    done = subprocess.run(
+        [*command, "--", "python3", "-c", program],
+        cwd=PROJECT,
+        input="typed",
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.split()[2:]) == (7, ["True", "TYPED"]), done.stderr
+    assert (done.stdout.split()[0], "changed@example.org" in done.stdout) == ("v1", False)
+    assert one_offs(site) == []
+
+
+def on_terminal(site: Site, *words: str) -> tuple[int, int]:
+    """Start a task on a terminal of 101 columns; return its process and the terminal."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(PROJECT)
         os.environ["TERM"] = "xterm"
-        words = [sys.executable, "-m", "invoke", "shell", "--env", site.lab.name, "--host", "web1"]
-        os.execv(sys.executable, words)  # noqa: S606 - the test's own Python
+        command = [sys.executable, "-m", "invoke", words[0], "--env", site.lab.name, "--host", "web1", *words[1:]]
+        os.execv(sys.executable, command)  # noqa: S606 - the test's own Python
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 101, 0, 0))
+    return pid, terminal
+
+
+def test_run_on_a_terminal_is_interactive_and_removes_its_container(site: Site) -> None:
+    pid, terminal = on_terminal(site, "run", "--entrypoint", "", "--", "sh")
+    size = "python3 -c 'import os; print(*os.get_terminal_size())'"
+    os.write(terminal, f"{size}; trap 'echo caught-$((1 + 1))' INT; echo up-$((40 + 2))\n".encode())
+    output = read_until(terminal, "up-42")
+    os.write(terminal, b"\x03\nexit 9\n")
+    output += read_until_end(terminal)
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    assert ("101 33" in output, "caught-2" in output, os.waitstatus_to_exitcode(status)) == (True, True, 9), output
+    wait_until(lambda: one_offs(site) == [], "the end of the container")
+
+
+@pytest.mark.parametrize("terminal", [True, pytest.param(False, marks=pytest.mark.extended)])
+def test_run_whose_connection_drops_leaves_no_container(site: Site, terminal: bool) -> None:
+    words = ("run", "--entrypoint", "", "--", "sh", "-c", "trap '' HUP TERM; echo up; while :; do sleep 1; done")
+    if terminal:
+        pid, descriptor = on_terminal(site, *words)
+        read_until(descriptor, "up")
+    else:
+        process = site.start(*words)
+        wait_until(lambda: one_offs(site) != [], "the container")
+    site.lab.hosts[0].sh("pkill -KILL -u deploy -x sshd-session || pkill -KILL -u deploy -x sshd")
+    if terminal:
+        output = read_until_end(descriptor)
+        _, status = os.waitpid(pid, 0)
+        os.close(descriptor)
+        code = os.waitstatus_to_exitcode(status)
+    else:
+        output, _ = process.communicate(timeout=60)
+        code = process.returncode
+    assert (code, "the connection dropped" in output) == (3, True), output
+    wait_until(lambda: one_offs(site) == [], "the end of the container")
+
+
+def read_until(terminal: int, text: str) -> str:
+    """Read until the other side has written a text, for up to a minute."""
+    output, deadline = "", time.monotonic() + 60
+    while text not in output and time.monotonic() < deadline:
+        if select.select([terminal], [], [], 0.5)[0]:
+            output += os.read(terminal, 65536).decode(errors="replace")
+    return output
+
+
+def test_shell_on_a_terminal_runs_in_the_container_and_has_its_size(site: Site) -> None:
+    pid, terminal = on_terminal(site, "shell")
     size = "python3 -c 'import os; print(*os.get_terminal_size())'"
     os.write(terminal, f"{size}; echo $((40 + 2))-done; exit 9\n".encode())
     output = read_until_end(terminal)
@@ -163,6 +258,9 @@ def test_inspect_shows_every_part_and_survives_a_missing_tool(site: Site) -> Non
         ("logs", "--host", "nope"),
         ("exec",),
         ("exec", "--service", "nope", "--", "ls"),
+        ("run",),
+        ("run", "--service", "nope", "--", "ls"),
+        ("run", "--entrypoint", "'", "--", "ls"),
         ("shell",),
         ("shell", "--host", "web1"),
         ("inspect", "--service", "nope"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -101,6 +102,7 @@ OPTIONS = {
     "registry": "test_login_names_are_refused_or_passed_as_arguments",
     "username": "test_login_names_are_refused_or_passed_as_arguments",
     "grep": "test_grep_is_refused_or_stays_a_local_pattern",
+    "entrypoint": "test_run_arguments_and_entrypoint_arrive_unchanged",
     "reason": "test_reason_is_stored_and_sets_no_other_field_of_the_lock",
     "message": "test_message_of_the_page_is_escaped_and_arrives_complete",
 }
@@ -118,6 +120,25 @@ def test_exec_arguments_arrive_unchanged(values: list[str]) -> None:
     assert ran.injections == []
     (call,) = [call for call in ran.calls if call[:2] == [b"podman", b"exec"]]
     assert call[5:] == [value.encode(errors="surrogateescape") for value in values]
+
+
+@given(values=_many, entrypoint=_many)
+@cases(EXAMPLES)
+def test_run_arguments_and_entrypoint_arrive_unchanged(values: list[str], entrypoint: list[str]) -> None:
+    service = APP.services[0]
+    texts = [
+        inside.run_once(APP, service, values, release="r1", entrypoint=entrypoint).text,
+        inside.run_on_terminal(APP, service, values, release="r1", entrypoint=entrypoint),
+    ]
+    with shell() as place:
+        ran = place.run(texts)
+
+    assert ran.injections == []
+    calls = [call for call in ran.calls if call[:2] == [b"podman", b"run"]]
+    for call in calls:
+        assert call[-len(values) :] == [value.encode(errors="surrogateescape") for value in values]
+        assert json.loads(call[call.index(b"--entrypoint") + 1]) == entrypoint
+    assert len(calls) == len(texts)
 
 
 @given(values=_many)

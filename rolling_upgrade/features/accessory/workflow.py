@@ -36,6 +36,8 @@ from rolling_upgrade.features import operation
 from rolling_upgrade.features.accessory.plan import AccessorySpec, Action, plan
 from rolling_upgrade.features.deploy import digests
 from rolling_upgrade.features.exec import shell as commands
+from rolling_upgrade.features.exec.input import has_input
+from rolling_upgrade.features.exec.workflow import run_scripts
 from rolling_upgrade.features.registry.workflow import log_in
 from rolling_upgrade.features.status.workflow import accessory_json, accessory_row
 from rolling_upgrade.ssh.fabric_host import FabricHost
@@ -304,7 +306,14 @@ def execute(env: str | None, argv: Sequence[str], *, root: Path, name: str, host
                 return host.run_interactive(command, sys.stdin.fileno(), sys.stdout.fileno())
             except ConnectionDropped as error:
                 raise ConnectionDropped(error.message, next_step="run the same command again") from error
-    return _stream(environment, placed, lambda app: commands.execute_in_accessory(app, name, argv))
+    with_input = has_input()
+    with opened(environment) as fleet:
+        applications = {host: fleet.targets[host].application for host in placed}
+        scripts = {
+            host: commands.execute_in_accessory(app, name, argv, with_input=with_input)
+            for host, app in applications.items()
+        }
+        return run_scripts(fleet, scripts, with_input=with_input)
 
 
 def _placed(env: str | None, root: Path, hosts: tuple[str, ...], name: str) -> tuple[Environment, tuple[str, ...]]:

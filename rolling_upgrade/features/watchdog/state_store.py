@@ -13,7 +13,7 @@ from rolling_upgrade.engine import history, untrusted
 from rolling_upgrade.engine.model import Application, Channels, Release, RolloutPolicy, Thresholds, WatchRules
 from rolling_upgrade.engine.serialization import from_plain, to_plain
 from rolling_upgrade.errors import PROGRAM, ConfigError
-from rolling_upgrade.features.watchdog.policy import RecoveryState, is_deployment
+from rolling_upgrade.features.watchdog.policy import RecoveryState
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 #: Bytes read from the end of the history, where its newest lines are.
@@ -135,10 +135,8 @@ def recent_releases(home: Path) -> tuple[Release, ...]:
 
 def live_application(home: Path, releases: tuple[Release, ...]) -> Application | None:
     """The application as the last good deploy or rollback defined it; None before the first deploy."""
-    for release in reversed(releases):
-        if release.good and is_deployment(release):
-            return definition(home, release.target if release.action == "rollback" else release.id)
-    return None
+    live = history.live_release(releases)
+    return definition(home, live) if live else None
 
 
 def definition(home: Path, release: str) -> Application | None:
