@@ -41,9 +41,11 @@ from rolling_upgrade.engine.model import (
     HostState,
     Lock,
     Login,
+    Mount,
     Outcome,
     Preparation,
     RolloutPolicy,
+    SecretFile,
     Target,
     Tls,
     Volume,
@@ -134,9 +136,10 @@ def applications() -> dict[str, Application]:
     )
     options = ContainerOptions(volumes=(Volume("media", "/app/media"),), labels=(("team", "it's us"),), init=True)
     redis = database(name="redis", env=(), ports=(), options=ContainerOptions(), health=(), command=("it's", "$HOME"))
-    counted = replace(
-        application(backend(options=options), frontend()), request_metrics=True, metrics_dir="/srv/it's metrics"
-    )
+    secrets = (SecretFile("CERT", "/run/secrets/CERT", "two\nlines"),)
+    owned, env = (Mount("/srv/it's", "/app/m", owner="999:999"),), (("KEY", "two\nlines"),)
+    mounted = backend(options=options, mounts=owned, env=env, secret_files=secrets)
+    counted = replace(application(mounted, frontend()), request_metrics=True, metrics_dir="/srv/it's metrics")
     handed_over = worker(
         name="scheduler", command=("it's", "$HOME"), entrypoint=("python3", "-c"), handoff=Handoff.EXCLUSIVE, alias="s"
     )

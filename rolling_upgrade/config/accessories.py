@@ -226,7 +226,8 @@ def _mounts(accessory: Accessory, place: str, values: Values) -> Iterator[model.
         validator = validators.FILE_IN_DIRECTORY if mount.parent else validators.HOST_PATH
         path = values.resolve(mount.source, validator, where, required=not mount.optional)
         if path is not None:
-            yield model.Mount(posixpath.dirname(path) if mount.parent else path, mount.target, mount.read_only)
+            source = posixpath.dirname(path) if mount.parent else path
+            yield model.Mount(source, mount.target, mount.read_only, mount.owner)
 
 
 def _environment(accessory: Accessory, place: str, values: Values) -> Iterator[tuple[str, str]]:

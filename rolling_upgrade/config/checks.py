@@ -17,7 +17,7 @@ from rolling_upgrade.config.settings import KEYS
 from rolling_upgrade.config.site import Route
 from rolling_upgrade.config.values import Values
 from rolling_upgrade.config.workers import check_workers
-from rolling_upgrade.engine.model import MONITORING_HOST, Application, Certificate
+from rolling_upgrade.engine.model import MONITORING_HOST, Accessory, Application, Certificate, Service
 from rolling_upgrade.errors import PROGRAM
 
 #: Keys that a host cannot override, because all hosts of an environment run one application.
@@ -362,6 +362,18 @@ def check_mounts(app: Application, user: str, declared: Services, values: Values
             what = "a file in a separate directory" if mount.file else "a separate directory"
             expected = f"{what}: the container gets all of {mount.path}, and {why}"
             values.reject_declared(mount.name, mount.place, expected=expected)
+
+
+def check_mount_owners(app: Application, values: Values) -> None:
+    """Report a directory to which two mounts give different owners."""
+    owners: dict[str, str] = {}
+    containers: tuple[Service | Accessory, ...] = (*app.services, *app.accessories)
+    for container in containers:
+        for mount in (mount for mount in container.mounts if mount.owner):
+            owner = owners.setdefault(mount.source, mount.owner)
+            if owner != mount.owner:
+                found = f"owner {mount.owner} of {mount.source} in {container.name}, and {owner} in another mount"
+                values.issues.add(values.services_file, "mounts", found=found, expected="one owner of a directory")
 
 
 def _mounts(declared: Services, values: Values, data: tuple[Directory, ...]) -> Iterator[Directory]:

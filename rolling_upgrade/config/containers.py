@@ -83,10 +83,18 @@ def _label(text: str) -> str | None:
     return text if equals and valid and not name.startswith(_RESERVED) else None
 
 
+def _owner(text: str) -> str | None:
+    """Normalize `UID[:GID]` to both ids. Source: podman(1): a deploy user has 65,536 subordinate ids."""
+    match = re.fullmatch(r"([0-9]{1,5})(?::([0-9]{1,5}))?", text)
+    ids = (int(match[1]), int(match[2] or match[1])) if match else (65_536,)
+    return ":".join(map(str, ids)) if max(ids) < 65_536 else None
+
+
 _USER = re.compile(r"(?:[0-9]{1,10}|[A-Za-z_][A-Za-z0-9_.-]{0,31})(?::(?:[0-9]{1,10}|[A-Za-z_][A-Za-z0-9_.-]{0,31}))?")
 USER = validators.Validator(
     "a user of the image such as app, 1000 or 1000:1000", lambda text: text if _USER.fullmatch(text) else None
 )
+MOUNT_OWNER = validators.Validator("a user id of the container, or user and group: 1000 or 1000:1000", _owner)
 TMPFS = validators.Validator(_TMPFS, _tmpfs)
 DEVICE = validators.Validator(_DEVICE, _device)
 ULIMIT = validators.Validator(_ULIMIT, _ulimit)
@@ -279,6 +287,10 @@ class Mount(Strict):
     parent: _Boolean = Field(default=False, description="`source` is a file; mount its directory.")
     read_only: _Boolean = Field(default=False, description="Mount read-only.")
     optional: _Boolean = Field(default=False, description="Omit the mount when the key is not set.")
+    owner: Annotated[str, MOUNT_OWNER] = Field(
+        default="",
+        description="Owner of the directory inside the container, to which setup gives it. 1000 means 1000:1000.",
+    )
 
 
 MOUNT = "SOURCE:TARGET or SOURCE:TARGET:ro"

@@ -216,6 +216,7 @@ def _resolve_hosts(
             user = host.user or located.entry.user
             checks.check_certificate_paths(application, user, values)
             checks.check_mounts(application, user, services, values)
+            checks.check_mount_owners(application, values)
             if not issues.errors:
                 check_site(application, values)
             here = {accessory.name for accessory in accessories}

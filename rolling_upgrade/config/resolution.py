@@ -186,7 +186,7 @@ def _mounts(declared: Service, place: str, values: Values) -> Iterator[model.Mou
         path = values.resolve(mount.source, validator, f"{place}.mounts[{index}].source", required=required)
         if path is not None:
             source = posixpath.dirname(path) if mount.parent else path
-            yield model.Mount(source, mount.target, mount.read_only)
+            yield model.Mount(source, mount.target, mount.read_only, mount.owner)
 
 
 def _container_env(declared: Service, place: str, values: Values, tag: str) -> Iterator[tuple[str, str]]:

@@ -257,11 +257,12 @@ def short_digest(digest: str) -> str:
 
 @dataclass(frozen=True)
 class Mount:
-    """A host directory inside a container."""
+    """A host directory inside a container; `owner` is its `UID:GID` there, which setup sets, '' for any."""
 
     source: str
     target: str
     read_only: bool = False
+    owner: str = ""
 
 
 @dataclass(frozen=True)

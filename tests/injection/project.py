@@ -189,6 +189,7 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "Mount.parent": ("false",),
     "Mount.read_only": ("true",),
     "Mount.optional": ("true",),
+    "Mount.owner": ("1000", "999:998"),
     "Limits.memory": ("BACKEND_MEMORY_LIMIT",),
     "Limits.cpus": ("BACKEND_CPU_LIMIT",),
     "Service.name": ("backend", "back-end2"),

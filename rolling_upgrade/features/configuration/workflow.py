@@ -391,7 +391,9 @@ def _service(app: Application, service: Service) -> Iterator[tuple[str, str]]:
     yield "drain", f"{drain.deadline_seconds:g} s, then {drain.stop_seconds:g} s to stop"
     yield "routes", ", ".join(map(_route, service.routes))
     mounts = (
-        f"{mount.source} at {mount.target}{' (read only)' if mount.read_only else ''}" for mount in service.mounts
+        f"{mount.source} at {mount.target}{' (read only)' if mount.read_only else ''}"
+        f"{f' (owner {mount.owner})' if mount.owner else ''}"
+        for mount in service.mounts
     )
     yield "mounts", ", ".join(mounts)
     yield from _options(app, service.options)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from rolling_upgrade.engine import health_gate, image_push, nginx, podman, untrusted
+from rolling_upgrade.engine import health_gate, image_push, mount_owner, nginx, podman, untrusted
 from rolling_upgrade.engine.image_push import Push
 from rolling_upgrade.engine.model import (
     Application,
@@ -272,6 +272,7 @@ class StepBuilder:
         former = self._start_former(choice)
         no_standby = "" if service.is_worker else nginx.end_standby(app, service.name)
         body = script(
+            "" if kept else mount_owner.check_writable(service),
             no_standby,
             shell.drain(app, [(service, choice.color)]) if busy else "",
             podman.stop_other(app, service, choice.color),

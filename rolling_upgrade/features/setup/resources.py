@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rolling_upgrade import rendering
-from rolling_upgrade.engine import postgres
-from rolling_upgrade.engine.model import Application, Preparation, Target
+from rolling_upgrade.engine import mount_owner, postgres
+from rolling_upgrade.engine.model import Accessory, Application, Preparation, Service, Target
 from rolling_upgrade.engine.nginx import program_directory, request_log, site_file
 from rolling_upgrade.engine.paths import ROOTED, backup_directory, rooted
 from rolling_upgrade.engine.podman import ENTER, FIND_NAMESPACE, network_name
@@ -62,6 +62,7 @@ def resources(
         system.storage(),
         *_directories(app, user),
         _network(app, user),
+        *_mount_owners(app, user),
         *_site_helper(app, user, live),
         _program(app, "boot", "the program that starts the active colors at boot", rendering.host_program("boot")),
         _boot_unit(app, user),
@@ -182,6 +183,23 @@ def _network(app: Application, user: str) -> Resource:
         as_user(user, exists, CHECK_SECONDS),
         script(as_user(user, shell_join("podman", "network", "create", name))),
     )
+
+
+def _mount_owners(app: Application, user: str) -> tuple[Resource, ...]:
+    """The mounted directories with an `owner`, created if they are missing, and given to that user of the containers.
+
+    Podman's namespace exists once the user's runtime directory does; see `_network`.
+    """
+    containers: tuple[Service | Accessory, ...] = (*app.services, *app.accessories)
+    owners = {mount.source: mount.owner for container in containers for mount in container.mounts if mount.owner}
+    found = []
+    for path, owner in owners.items():
+        if path not in data_paths(app):
+            found.append(_data_directory(path, user))
+        title = f"owner {owner} of {path}, inside the containers"
+        test = as_user(user, mount_owner.is_owned(path, owner), CHECK_SECONDS)
+        found.append(Resource(f"owner {path}", title, test, script_as_user(user, mount_owner.give(path, owner))))
+    return tuple(found)
 
 
 def _program(app: Application, name: str, title: str, content: str) -> Resource:
