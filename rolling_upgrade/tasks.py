@@ -19,6 +19,7 @@ from rolling_upgrade.features.health import tasks as health
 from rolling_upgrade.features.history import tasks as history
 from rolling_upgrade.features.init import tasks as init
 from rolling_upgrade.features.inspect import tasks as inspect
+from rolling_upgrade.features.job import tasks as job
 from rolling_upgrade.features.lock import tasks as lock
 from rolling_upgrade.features.logs import tasks as logs
 from rolling_upgrade.features.maintenance import tasks as maintenance
@@ -68,6 +69,7 @@ namespace = Collection(
     config=Collection.from_module(configuration, name="config"),
     access=Collection.from_module(access, name="access"),
     accessory=Collection.from_module(accessory, name="accessory"),
+    job=Collection.from_module(job, name="job"),
     lock=Collection.from_module(lock, name="lock"),
     backup=Collection("backup", backup.backup, backup.verify, backup.fetch),
     notify=Collection.from_module(notify, name="notify"),
@@ -104,6 +106,7 @@ GROUPS = {
         "accessory.upgrade",
         "accessory.down",
     ),
+    "Jobs": ("job.list", "job.run"),
     "Data": ("backup", "backups", "backup.verify", "backup.fetch", "restore", "prune"),
     "Hosts": (
         "trust",

@@ -19,6 +19,7 @@ from rolling_upgrade.engine import (
     executor,
     history,
     image_push,
+    jobs,
     lock_file,
     locking,
     maintenance,
@@ -39,10 +40,12 @@ from rolling_upgrade.engine.model import (
     Firewall,
     Handoff,
     HostState,
+    Job,
     Lock,
     Login,
     Mount,
     Outcome,
+    Overlap,
     Preparation,
     RolloutPolicy,
     SecretFile,
@@ -68,6 +71,7 @@ from rolling_upgrade.features.doctor import diagnosis
 from rolling_upgrade.features.exec import shell as inside
 from rolling_upgrade.features.health import shell as health
 from rolling_upgrade.features.inspect import shell as inspection
+from rolling_upgrade.features.job import shell as job_scripts
 from rolling_upgrade.features.logs import shell as logs
 from rolling_upgrade.features.observe import files as prometheus
 from rolling_upgrade.features.observe import monitoring_host
@@ -139,7 +143,12 @@ def applications() -> dict[str, Application]:
     secrets = (SecretFile("CERT", "/run/secrets/CERT", "two\nlines"),)
     owned, env = (Mount("/srv/it's", "/app/m", owner="999:999"),), (("KEY", "two\nlines"),)
     mounted = backend(options=options, mounts=owned, env=env, secret_files=secrets)
-    counted = replace(application(mounted, frontend()), request_metrics=True, metrics_dir="/srv/it's metrics")
+    schedule = Job(
+        "clean", "backend", ("sh", "-c", "it's $HOME"), "@daily", ("*-*-* 00:00:00",), overlap=Overlap.REPLACE
+    )
+    counted = replace(
+        application(mounted, frontend()), request_metrics=True, metrics_dir="/srv/it's metrics", jobs=(schedule,)
+    )
     handed_over = worker(
         name="scheduler", command=("it's", "$HOME"), entrypoint=("python3", "-c"), handoff=Handoff.EXCLUSIVE, alias="s"
     )
@@ -243,9 +252,10 @@ def of_logs(app: Application) -> Iterator[tuple[str, Script]]:
         "since": logs.LogQuery(logs.Since(600), 0, Color.GREEN),
         "both": logs.LogQuery(logs.Since(moment="2026-11-23T07:00:00Z"), both=True),
     }.items():
-        yield f"logs-{name}", logs.fetch(app, [service, logs.NGINX, logs.UNITS], wanted)
-        for source in (service, logs.NGINX, logs.UNITS):
-            yield f"follow-{source}-{name}", logs.follow(app, source, wanted)
+        job = logs.job_source("clean")
+        yield f"logs-{name}", logs.fetch(app, [service, logs.NGINX, logs.UNITS, job], wanted)
+        for source in (service, logs.NGINX, logs.UNITS, job):
+            yield f"follow-{source.replace('/', '-')}-{name}", logs.follow(app, source, wanted)
     for with_input in (True, False):
         words = ["echo", "it's", "$HOME"]
         yield f"exec-{with_input}", inside.execute(app, service, words, with_input=with_input)
@@ -296,6 +306,26 @@ def of_accessories(app: Application) -> Iterator[tuple[str, Script]]:
     for one in app.accessories:
         yield f"exec-{one.name}", inside.execute_in_accessory(app, one.name, ["echo", "it's"])
         yield f"exec-terminal-{one.name}", Script(inside.interactive_in_accessory(app, one.name, ["psql"]))
+
+
+def of_jobs(app: Application) -> Iterator[tuple[str, Script]]:
+    """The scripts of jobs, and of the programs that the timers run."""
+    jobs_of = app.jobs or (
+        Job("clean", app.services[0].name, ("echo", "it's", "$HOME"), "@daily", ("*-*-* 00:00:00",)),
+    )
+    app = replace(app, jobs=jobs_of)
+    yield "job-install", jobs.install(app, "run")
+    yield "job-restore", jobs.restore(app, "run")
+    yield "job-remove", jobs.remove(app)
+    yield "job-pause", direct(jobs.pause(app))
+    yield "job-resume", direct(jobs.resume(app))
+    yield "job-list", job_scripts.listing(app)
+    yield "job-run", job_scripts.run(app, app.jobs[0])
+    for name, text in jobs.files(app, "run").items():
+        if name.endswith(".sh"):
+            # Without `exec`, which would bypass the stand-ins of tests/injection.
+            program = text.replace("\nexec podman run ", "\npodman run ")
+            yield f"job-program-{name}", Script(f"set -- run\n{program}")
 
 
 def of_retention(app: Application) -> Iterator[tuple[str, Script]]:
@@ -366,7 +396,7 @@ def generated() -> Iterator[tuple[str, str]]:
             for name, script in of_a_rollback(app, found):
                 yield f"{kind}-{look}-back-{name}", script.text
         every = (
-            *(of_a_run, of_looking, of_logs, of_backups, of_accessories, of_upkeep, of_retention, of_watching),
+            *(of_a_run, of_looking, of_logs, of_backups, of_accessories, of_upkeep, of_retention, of_jobs, of_watching),
             *(of_setup, of_access),
         )
         for name, script in (row for part in every for row in part(app)):

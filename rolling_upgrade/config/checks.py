@@ -12,6 +12,7 @@ from rolling_upgrade.config import validators
 from rolling_upgrade.config.accessories import check_accessories
 from rolling_upgrade.config.inventory import EnvironmentEntry, Inventory
 from rolling_upgrade.config.issues import Issues, conceals, is_secret, known_key, nearest
+from rolling_upgrade.config.jobs import check_jobs
 from rolling_upgrade.config.services import Services
 from rolling_upgrade.config.settings import KEYS
 from rolling_upgrade.config.site import Route
@@ -155,6 +156,7 @@ def check_services(services: Services, file: str, complete: bool, issues: Issues
         name for service in services.services for name in dict.fromkeys((service.name, service.alias or service.name))
     ]
     check_accessories(services.accessories, taken, file, issues)
+    check_jobs(services, file, complete, issues)
     _check_routes(services, file, issues)
     known = [service.name for service in services.services]
     named = {"full_chain.service": services.full_chain, "release.service": services.release}
@@ -311,7 +313,7 @@ def report_tracked(environment: str, file: str, issues: Issues) -> None:
 
 
 #: Names in the application's own directory that this project uses; other names are free for data.
-_RESERVED = ("backups", "config", "journal", "live", "lock", "watchdog")
+_RESERVED = ("backups", "config", "jobs", "journal", "live", "lock", "watchdog")
 #: Names in the deploy user's home directory that grant access or contain programs.
 _PERSONAL = (".config", ".local", ".ssh")
 #: Directories that cannot be mounted, and nothing below them.

@@ -17,6 +17,7 @@ from rolling_upgrade.config.env_command import CommandFailed, output_of
 from rolling_upgrade.config.files import EnvFile, decoded, parse_env, parse_output, read_env, read_yaml
 from rolling_upgrade.config.inventory import EnvironmentEntry, Host
 from rolling_upgrade.config.issues import Issues, secret_values, validate
+from rolling_upgrade.config.jobs import place_jobs
 from rolling_upgrade.config.locate import Located, expanded, locate
 from rolling_upgrade.config.resolution import resolve
 from rolling_upgrade.config.secrets_file import keyring
@@ -125,6 +126,7 @@ def load_located(
         applications = {
             name: replace(app, tls=app.tls and replace(app.tls, acme=True)) for name, app in applications.items()
         }
+    applications = place_jobs(services.jobs, applications)
     return model.Environment(
         name=located.name,
         targets=tuple(_target(located.entry, name, applications[name], identity) for name in selected),
@@ -231,6 +233,7 @@ def _check_keys(located: Located, base: dict[str, str], services: Services, stri
     known = {*KEYS, *(key for service in services.services for key in service.named_keys())}
     known |= {key for accessory in services.accessories for key in accessory.named_keys()}
     known |= set(services.site.named_keys())
+    known |= {key for job in services.jobs for key in job.named_keys()}
     checks.check_known_keys(base, known, env_file, strict, issues)
     checks.check_overrides(located.name, located.entry, known, issues.name(located.file), issues)
 

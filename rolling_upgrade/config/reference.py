@@ -22,6 +22,7 @@ from rolling_upgrade.config.containers import ContainerOptions, Limits, Mount, S
 from rolling_upgrade.config.files import read_yaml
 from rolling_upgrade.config.inventory import EnvironmentEntry, Host, Monitoring, RolloutPolicy, Setup
 from rolling_upgrade.config.issues import Issues, validate
+from rolling_upgrade.config.jobs import Job
 from rolling_upgrade.config.resolution import LONGEST_GATE_SECONDS
 from rolling_upgrade.config.services import (
     Build,
@@ -141,7 +142,7 @@ def page(services: Path) -> str:
     parts += _sections(("mounts[]", Mount), ("limits", Limits), ("full_chain", FullChain))
     parts += _sections(("release", Release))
     parts += [f"### `accessories[]`\n\n{Accessory.__doc__}\n\n{_table(Accessory, without=ContainerOptions)}"]
-    parts += _sections(("accessories[].health", AccessoryHealth))
+    parts += _sections(("accessories[].health", AccessoryHealth), ("jobs[]", Job))
     parts += _sections(("build", Build), ("building", Building), ("suites[]", Suite))
     return "\n".join(parts)
 

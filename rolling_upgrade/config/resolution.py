@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from rolling_upgrade.config import schedule, validators
 from rolling_upgrade.config.containers import VARIABLE_TEXT, Mount, is_unpassable, resolve_options
 from rolling_upgrade.config.issues import report
+from rolling_upgrade.config.jobs import resolve_jobs
 from rolling_upgrade.config.ports import service_ports
 from rolling_upgrade.config.services import Health, Service, Services
 from rolling_upgrade.config.settings import Settings
@@ -101,6 +102,7 @@ def resolve(values: Values, declared: Services | None, tag: str, roles: Sequence
         watch=_watch_rules(settings),
         release_command=_release_command(declared),
         site=resolve_site(declared.site, declared.routes, settings.domain_name, values),
+        jobs=resolve_jobs(declared.jobs, values),
     )
 
 

@@ -28,6 +28,7 @@ from rolling_upgrade.config.containers import (
     secret_form,
 )
 from rolling_upgrade.config.issues import Strict
+from rolling_upgrade.config.jobs import Job
 from rolling_upgrade.config.site import Route, Site, route_keys
 from rolling_upgrade.config.values import named_keys, references
 from rolling_upgrade.config.workers import Command, Entrypoint, Ready
@@ -316,6 +317,7 @@ class Services(Strict):
         default=(), description="Databases, caches and other containers that the services use and no deploy touches."
     )
     site: Site = Field(default=Site(), description="The public site as a whole.")
+    jobs: tuple[Job, ...] = Field(default=(), description="Commands on a schedule.")
     building: Building = Field(default=Building(), description="Defaults for all builds.")
     suites: tuple[Suite, ...] = Field(
         default=(), description="Test suites of the application, in the order in which they run."

@@ -522,6 +522,31 @@ class Thresholds:
     backup_age_seconds: float = 26 * 3600.0
 
 
+class Overlap(str, Enum):
+    """What happens when a job is due while its last run has not ended."""
+
+    SKIP = "skip"
+    REPLACE = "replace"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command that a timer of the host runs in a one-off container of a service.
+
+    `schedule` is the cron schedule as written, `calendar` has the same as OnCalendar expressions of systemd. Without an
+    `entrypoint`, the container has that of the service or of the image; with an empty one, the command is the program.
+    """
+
+    name: str
+    service: str
+    command: tuple[str, ...]
+    schedule: str
+    calendar: tuple[str, ...]
+    timeout_seconds: float = 3600.0
+    overlap: Overlap = Overlap.SKIP
+    entrypoint: tuple[str, ...] | None = None
+
+
 @dataclass(frozen=True)
 class ReleaseCommand:
     """A command of a deploy that runs once, in a container of the new image, before any new container starts.
@@ -572,6 +597,7 @@ class Application:
     accessories: tuple[Accessory, ...] = ()
     accessories_elsewhere: tuple[str, ...] = ()
     site: SiteOptions = SiteOptions()
+    jobs: tuple[Job, ...] = ()
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -1064,6 +1090,7 @@ class Kind(str, Enum):
     CERTIFICATE = "certificate"
     CLOCK = "clock"
     BACKUP = "backup"
+    JOB = "job"
 
 
 @dataclass(frozen=True)

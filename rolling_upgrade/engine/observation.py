@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 
-from rolling_upgrade.engine import accessory, history, lock_file, maintenance, request, sqlite, untrusted
+from rolling_upgrade.engine import accessory, history, jobs, lock_file, maintenance, request, sqlite, untrusted
 from rolling_upgrade.engine.host import Answer, Host, malformed_answer
 from rolling_upgrade.engine.journal import UNSEEN
 from rolling_upgrade.engine.model import (
@@ -164,6 +164,7 @@ fact database_kib "$(if [ -f {database} ]; then du -k {database} | cut -f 1; els
 fact maintenance "$({maintenance.origin(app)})"
 {accessory.supposed(app)}
 fact executing "$({lock_file.executing(app.home)})"
+{jobs.facts(app)}
 {_unseen(app)}
 fact site "$({f"curl -fs --max-time 10 {url} || " if url else ""}:)\""""
 

@@ -80,6 +80,7 @@ select_active() {
   done
 }
 
+# One-off containers have no service: those of jobs may run already.
 ids=$(podman ps --all --quiet --filter "label=rolling.app=$app" --filter label=rolling.service)
 [ -n "$ids" ] || exit "$failed"
 # The colors of an exclusive service must not run at the same time: everything stops before anything starts.

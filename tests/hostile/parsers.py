@@ -20,6 +20,7 @@ from rolling_upgrade.engine import (
     accessory,
     history,
     image_push,
+    jobs,
     lock_file,
     observation,
     podman,
@@ -30,7 +31,17 @@ from rolling_upgrade.engine import (
 )
 from rolling_upgrade.engine.locking import held_error
 from rolling_upgrade.engine.masking import clean
-from rolling_upgrade.engine.model import Event, HealthReport, HostState, Phase, Release, StepRecord, Target
+from rolling_upgrade.engine.model import (
+    Environment,
+    Event,
+    HealthReport,
+    HostState,
+    Job,
+    Phase,
+    Release,
+    StepRecord,
+    Target,
+)
 from rolling_upgrade.engine.serialization import to_plain
 from rolling_upgrade.features.access import plan as access_plans
 from rolling_upgrade.features.access import shell as access
@@ -45,6 +56,8 @@ from rolling_upgrade.features.health.workflow import health_json, health_lines
 from rolling_upgrade.features.history.workflow import HostHistory, history_json, history_lines
 from rolling_upgrade.features.inspect import shell as inspection
 from rolling_upgrade.features.inspect.workflow import Inspection, inspect_json, inspect_lines
+from rolling_upgrade.features.job import shell as job_scripts
+from rolling_upgrade.features.job.workflow import ListedJob, job_json, job_lines
 from rolling_upgrade.features.logs import shell as logs
 from rolling_upgrade.features.logs.workflow import LogWriter
 from rolling_upgrade.features.prune import retention
@@ -203,6 +216,17 @@ def _access_answer() -> str:
     return f"{head}file={path}\nstate=d 600\ncontent={content}\nend\n"
 
 
+def _jobs(state: HostState) -> None:
+    job = Job("clean", "backend", ("true",), "@daily", ("*-*-* 00:00:00",))
+    rows = tuple(
+        ListedJob(job, found, job_scripts.next_start(state, "clean"), state.now)
+        for found in jobs.states(state, replace(APP, jobs=(job,)))
+    )
+    environment = Environment("production", (Target("web1", "192.0.2.1", "deploy", APP),))
+    print_result(job_lines(environment, {"web1": rows}, {}), stream=io.StringIO())
+    print_result(job_json(environment, {"web1": rows}, {}), stream=io.StringIO())
+
+
 def _load_state(text: str) -> RecoveryState:
     """Load the watchdog's state file."""
     import tempfile
@@ -233,6 +257,12 @@ PARSERS: dict[str, Parser] = {
     "features.inspect.shell.parse": Parser(inspection.parse, "@@part host\n a\n@@part logs\n b\n@@end\n"),
     "engine.accessory.parse_checks": Parser(
         lambda text: accessory.parse_checks(untrusted.lines(text)), "db\t1\tno connection\nredis\t0\t\n"
+    ),
+    "features.job.shell.parse": Parser(
+        lambda text: job_scripts.parse("web1", text),
+        "now=1795403565\njobs=abc\nnext.clean=1795403600\n"
+        "job.clean=inactive/exit-code 7 1795403500 1795403530 r1/1795403500 r1\n",
+        _jobs,
     ),
     "engine.lock_file.host_time": Parser(lock_file.host_time, "now=12\n"),
     "engine.lock_file.parse": Parser(lock_file.parse, HELD, _lock),

@@ -36,6 +36,7 @@ _PARTS = (
     generated.of_upkeep,
     generated.of_retention,
     generated.of_watching,
+    generated.of_jobs,
 )
 
 

@@ -17,6 +17,7 @@ from rolling_upgrade import config
 from rolling_upgrade.config.commands import Release
 from rolling_upgrade.config.containers import Limits, Mount, Secret, Variable, Volume
 from rolling_upgrade.config.inventory import EnvironmentEntry, Host, Inventory, Monitoring, RolloutPolicy, Setup
+from rolling_upgrade.config.jobs import Job
 from rolling_upgrade.config.services import (
     Build,
     Building,
@@ -249,6 +250,14 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "Suite.env": ("it's a value",),
     "Suite.pass_env": ("JAVA_HOME", "_x1"),
     "Services.reports": ("reports", "my 'reports'"),
+    "Job.name": ("nightly", "clean-up2"),
+    "Job.service": ("backend",),
+    "Job.schedule": ("0 3 * * *", "*/5 1-5 * * mon"),
+    "Job.command": ("./clean --all", "echo 'a' && $(b)"),
+    "Job.entrypoint": ("it's an entrypoint",),
+    "Job.hosts": ("one", "all"),
+    "Job.timeout_seconds": ("1h", "90"),
+    "Job.overlap": ("skip", "replace"),
     "FullChain.service": ("backend",),
     "Release.service": ("backend",),
     "Release.command": ("migrate now", "echo 'a' && $(b)"),
@@ -310,7 +319,7 @@ EXECUTED = frozenset({"EnvironmentEntry.env_command"})
 
 MODELS: tuple[type[BaseModel], ...] = (
     Health, Gate, Ready, Drain, Variable, Route, Site, Hsts, Mount, Volume, Secret, Limits, Build, Service, FullChain,
-    Release, Building, Suite, Services,
+    Release, Job, Building, Suite, Services,
     RolloutPolicy, Setup, Monitoring, Host, EnvironmentEntry, Inventory,
 )  # fmt: skip
 
@@ -428,7 +437,7 @@ class Project:
         content = {"full_chain": self._of("FullChain"), "services": [service], "building": own, "release": release}
         content["site"] = self._site()
         suites = [suite | {"env": {"OWN_TEXT": suite["env"]}, "pass_env": [suite["pass_env"]]}]
-        return content | {"suites": suites, "reports": self.fields["Services.reports"]}
+        return content | {"suites": suites, "jobs": [self._of("Job")], "reports": self.fields["Services.reports"]}
 
     def _route(self) -> dict[str, Any]:
         route = self._of("Route")

@@ -151,6 +151,7 @@ def check_fields(values: dict[str, str], status: int) -> None:
         (name, value) for name, value in names.items() if value and not PLAIN.fullmatch(re.sub("[~%,]", "-", value))
     ] == []
     _assert_build_arguments(found, fields)
+    _assert_job(found, fields, started=status == 0)
     assert target.user == (fields["Host.user"] or fields["EnvironmentEntry.user"])
     if status == 0:
         for name in ("Service.name", "Service.alias", "Health.path", "FullChain.path"):
@@ -189,6 +190,17 @@ def _assert_headers(found: Outcome, fields: dict[str, Any]) -> None:
         assert (name, ("X-Own", value, *(["always"] if name == "add_header" else []))) in routed or not value
     if "${" not in fields["Route.request_headers"]:
         assert route.request_headers == (("X-Own", fields["Route.request_headers"]),)
+
+
+def _assert_job(found: Outcome, fields: dict[str, Any], *, started: bool) -> None:
+    """The command and the entrypoint reach Podman as they are."""
+    (job,) = found.app.jobs
+    assert job.command == ("sh", "-c", fields["Job.command"])
+    assert job.entrypoint == ("sh", "-c", fields["Job.entrypoint"])
+    assert PLAIN.fullmatch(job.name)
+    if started:
+        assert fields["Job.command"].encode() in found.ran.words
+        assert json.dumps(job.entrypoint).encode() in found.ran.words
 
 
 def _assert_build_arguments(found: Outcome, fields: dict[str, Any]) -> None:

@@ -28,6 +28,8 @@ from rolling_upgrade.engine.model import (
     Color,
     ContainerOptions,
     Environment,
+    Job,
+    Overlap,
     RolloutPolicy,
     Route,
     Service,
@@ -282,7 +284,13 @@ def _derived(target: Target) -> dict[str, Effective]:
         rows += [(f"{service.name}: {name}", value) for name, value in _service(app, service)]
     for accessory in app.accessories:
         rows += [(f"accessory {accessory.name}: {name}", value) for name, value in _accessory(app, accessory)]
+    rows += [(f"job {job.name}", _job(job)) for job in app.jobs]
     return {name: Effective(value or "none", "derived") for name, value in rows}
+
+
+def _job(job: Job) -> str:
+    late = "replaces a run that has not ended" if job.overlap is Overlap.REPLACE else "skipped while the last one runs"
+    return f"{job.schedule}: {shlex.join(job.command)} in {job.service}, at most {job.timeout_seconds:g} s, {late}"
 
 
 def _options(app: Application, options: ContainerOptions) -> Iterator[tuple[str, str]]:

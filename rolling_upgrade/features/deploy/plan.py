@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 
-from rolling_upgrade.engine import locking, observation, podman
+from rolling_upgrade.engine import jobs, locking, observation, podman
 from rolling_upgrade.engine.model import Application, Color, Container, HostResult, HostState, RolloutPolicy, Service
 from rolling_upgrade.engine.plan import Change, Plan, ServicePlan, Step, record_failure, record_success
 from rolling_upgrade.engine.shell import Script
@@ -35,7 +35,7 @@ def plan_deploy(state: HostState, spec: DeploySpec, rollout: RolloutPolicy) -> P
     leftovers = [
         container for container in state.containers if container.running and not _serves(state, app, container)
     ]
-    is_current = not (changed or new_site or leftovers or page.differs(state, spec.page))
+    is_current = not (changed or new_site or leftovers or page.differs(state, spec.page) or jobs.differ(state, app))
     recorded = state.last_good.content if state.last_good else frozenset()
     if is_current and recorded == content_of(app):
         return Plan(state.host, action, run_id, choices, home=app.home, environment=spec.environment)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from rolling_upgrade.engine import health_gate, image_push, mount_owner, nginx, podman, untrusted
+from rolling_upgrade.engine import health_gate, image_push, jobs, mount_owner, nginx, podman, untrusted
 from rolling_upgrade.engine.image_push import Push
 from rolling_upgrade.engine.model import (
     Application,
@@ -224,6 +224,7 @@ class StepBuilder:
             *(step for wave in later for step in (*self._starts(wave), *self._cutovers(wave))),
             *([self._verify()] if self._app.services else []),
             *page.turn_off(self._state, self._app, self._spec.page),
+            *self._jobs(),
         )
 
     def _starts(self, wave: Sequence[ServicePlan]) -> list[Step]:
@@ -257,6 +258,16 @@ class StepBuilder:
         """Whether a container of the service has to stop before the candidate may start."""
         service = self._app.service(choice.service)
         return service.is_exclusive and any(self._was_running(service.name, color) for color in Color)
+
+    def _jobs(self) -> Iterable[Step]:
+        """Change the timers of the jobs, after everything that can fail. Steps for the data have stopped them."""
+        app, run_id = self._app, self._spec.record.id
+        if not jobs.differ(self._state, app) and not self._spec.data:
+            return
+        names = ", ".join(job.name for job in app.jobs)
+        title = f"schedule the jobs {names}" if names else "remove the timers of the jobs"
+        undo = jobs.restore(app, run_id)
+        yield Step("jobs", title, jobs.install(app, run_id), jobs.INSTALL_SECONDS, undo, "bring back the former jobs")
 
     def _site(self) -> Step:
         body = script(site.install(self._app, self._spec.site_hash))

@@ -7,8 +7,9 @@ check. Each probe has its own deadline on the host: a hanging backend or disk ca
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime, timezone
 
-from rolling_upgrade.engine import accessory, maintenance, observation, postgres, request, sqlite, untrusted
+from rolling_upgrade.engine import accessory, jobs, maintenance, observation, postgres, request, sqlite, untrusted
 from rolling_upgrade.engine.container_check import DEFINE_CHECK, find_healthcheck, run_healthcheck, run_ready
 from rolling_upgrade.engine.model import Application, Check, Color, HealthReport, HostState, Kind, Service
 from rolling_upgrade.engine.nginx import flag
@@ -35,6 +36,7 @@ def check(app: Application) -> Script:
         last_backup(app),
         f'fact maintenance "$({maintenance.origin(app)})"',
         accessory.supposed(app),
+        jobs.facts(app) if app.jobs else "",
         section("active"),
         f"(cd {live} 2>/dev/null && ls) || :",
         section("containers"),
@@ -199,6 +201,7 @@ def parse(app: Application, host: str, text: str, now: float | None = None) -> H
         *_database_checks(rows),
         *_certificate_checks(app, state, rows),
         *_backup_checks(app, state),
+        *_job_checks(app, state),
     ]
     if now is not None:
         checks.append(_clock_check(app, state, rows, now))
@@ -325,6 +328,13 @@ def _backup_checks(app: Application, state: HostState) -> Iterator[Check]:
         return
     hours, allowed = (state.now - at) / 3600, app.thresholds.backup_age_seconds / 3600
     yield Check(Kind.BACKUP, "backup", hours <= allowed, f"{name}: {hours:.1f} h old, allowed {allowed:g} h")
+
+
+def _job_checks(app: Application, state: HostState) -> Iterator[Check]:
+    """Check how the last run of each job ended."""
+    for job in jobs.states(state, app):
+        at = f" at {datetime.fromtimestamp(job.ended_at, timezone.utc):%Y-%m-%d %H:%M:%S} UTC" if job.ended_at else ""
+        yield Check(Kind.JOB, f"{job.name} job", not job.failed, f"{job.outcome}{at}")
 
 
 def _clock_check(app: Application, state: HostState, rows: list[list[str]], now: float) -> Check:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
+from rolling_upgrade.engine import jobs
 from rolling_upgrade.engine.model import Application, Color
 from rolling_upgrade.engine.nginx import flag
 from rolling_upgrade.engine.podman import container_name
@@ -47,7 +48,7 @@ _COMMON = """\
 note() { printf '%s\\tnote\\t%s\\n' "$1" "$2"; }
 lately() { date -u -d '5 seconds ago' +%Y-%m-%dT%H:%M:%SZ; }
 runs() { [ "$(podman container inspect --format '{{.State.Running}}' "$1" 2>/dev/null)" = true ]; }
-marked() { sed -u "s/^/$1\\t$2\\t/"; }
+marked() { sed -u "s|^|$1\\t$2\\t|"; }
 marked_lines() { marked "$1" "$2" | awk 1; }
 unreadable=0"""
 _END = f'[ "$unreadable" = 0 ] || exit {UNREADABLE_STATUS}'
@@ -83,6 +84,11 @@ def _since(query: LogQuery, *sources: str) -> str:
     return f'since=$(date -u -d "@$(($(date +%s) - {query.since.ago_seconds}))" +%Y-%m-%dT%H:%M:%SZ)'
 
 
+def job_source(job: str) -> str:
+    """Return the source of a job's output."""
+    return f"job/{job}"
+
+
 def _is_service(app: Application, source: str) -> bool:
     return source in {service.name for service in app.services}
 
@@ -92,7 +98,7 @@ def _fetch_source(app: Application, source: str, query: LogQuery) -> str:
         return _fetch_service(app, source, query)
     if source == NGINX:
         return _nginx(query)
-    return _units(app, query)
+    return _units(app, source, query)
 
 
 def _fetch_service(app: Application, service: str, query: LogQuery) -> str:
@@ -138,15 +144,19 @@ def _nginx(query: LogQuery, *options: str, then: str = "") -> str:
     return "\n".join(parts)
 
 
-def _units(app: Application, query: LogQuery, *options: str, then: str = "") -> str:
-    """Print the journal of the application's user units. Source: journalctl(1), --user-unit takes globs."""
+def _units(app: Application, source: str, query: LogQuery, *options: str, then: str = "") -> str:
+    """Print the journal of the application's user units, or of a job's. Source: journalctl(1), --user-unit takes globs."""
+    named = (
+        f"{jobs.unit(app.name, source.removeprefix(job_source('')))}.service" if source != UNITS else f"{app.name}-*"
+    )
     lines = str(query.lines) if query.lines else "all"
     form = ("--output", "short-iso-precise", "--no-pager", "--quiet", "--utc", "--lines", lines)
-    read = shell_join("journalctl", "--user", "--user-unit", f"{app.name}-*", *form, *options)
+    only = () if source == UNITS else ("_TRANSPORT=stdout",)  # not the events of Podman
+    read = shell_join("journalctl", "--user", "--user-unit", named, *form, *options, *only)
     return (
         "if journalctl --user --quiet --lines 1 >/dev/null 2>&1; then\n"
-        f'{read} ${{since:+--since "@$(date -d "$since" +%s)"}} 2>&1 | marked {UNITS} journal{then}\n'
-        f"else\n{_not_readable(UNITS, 'the journal', 'systemd-journal')}\nfi"
+        f'{read} ${{since:+--since "@$(date -d "$since" +%s)"}} 2>&1 | marked {quote(source)} journal{then}\n'
+        f"else\n{_not_readable(source, 'the journal', 'systemd-journal')}\nfi"
     )
 
 
@@ -160,7 +170,7 @@ def _follow_source(app: Application, source: str, query: LogQuery) -> str:
         return _follow_service(app, source, query)
     if source == NGINX:
         return _nginx(query, "-F", then=" &")
-    return _units(app, query, "--follow", then=" &")
+    return _units(app, source, query, "--follow", then=" &")
 
 
 def _follow_service(app: Application, service: str, query: LogQuery) -> str:
@@ -215,7 +225,7 @@ def parse(host: str, line: str) -> LogLine:
         return LogLine(host, source, "", text, note=True)
     if source == NGINX and (match := _NGINX_LABEL.fullmatch(label)):
         return LogLine(host, source, match[1], text, _nginx_time(text, match[2]))
-    if source == UNITS and label == "journal":
+    if label == "journal" and (source == UNITS or source.startswith(job_source(""))):
         match = _UNIT.match(text)
         return LogLine(host, source, "", match[2], _seconds(match[1])) if match else LogLine(host, source, "", text)
     match = _LINE.fullmatch(text)

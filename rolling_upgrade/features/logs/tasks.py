@@ -12,6 +12,7 @@ from rolling_upgrade.console.task import task
     help={
         "service": "only these services, separated by commas; may be repeated; also nginx, and units for the "
         "application's systemd units",
+        "job": "only these jobs, separated by commas; may be repeated",
         "since": "only newer lines: 90s, 10m, 2h, 1d, or a time such as 2026-11-23T07:00:00",
         "lines": "maximum number of lines of each log; default: 100 without --since; 0: all",
         "follow": "follow the logs across colors and deploys until Ctrl-C (exit code 0)",
@@ -23,6 +24,7 @@ from rolling_upgrade.console.task import task
 def logs(
     context: Any,
     service: list[str] | None = None,
+    job: list[str] | None = None,
     env: str | None = None,
     hosts: list[str] | None = None,
     since: str = "",

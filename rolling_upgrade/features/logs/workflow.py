@@ -39,6 +39,7 @@ def logs(
     root: Path,
     hosts: tuple[str, ...] = (),
     service: Sequence[str] = (),
+    job: Sequence[str] = (),
     since: str = "",
     lines: str = "",
     grep: str = "",
@@ -49,7 +50,9 @@ def logs(
 ) -> ExitCode:
     """Print the logs of the hosts. FAILED when a host or a source could not be read; the others are printed."""
     environment = config.load(env, root=root, hosts=hosts)
-    sources = chosen_services(environment, service, extra=(shell.NGINX, shell.UNITS))
+    sources = _chosen_jobs(environment, job)
+    if service or not sources:
+        sources = (*chosen_services(environment, service, extra=(shell.NGINX, shell.UNITS)), *sources)
     if not hosts:
         environment = replace(
             environment,
@@ -84,6 +87,18 @@ def chosen_services(environment: Environment, given: Sequence[str], extra: Seque
         issues = [("--service", repr(name), expected) for name in unknown]
         raise usage_error(*issues)
     return tuple(dict.fromkeys(names)) or tuple(known)
+
+
+def _chosen_jobs(environment: Environment, given: Sequence[str]) -> tuple[str, ...]:
+    """Return the sources of the jobs that `--job` names. Raises ConfigError for an unknown one."""
+    names = tuple(dict.fromkeys(split_words(given)))
+    known = sorted({job.name for target in environment.targets for job in target.application.jobs})
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        expected = f"one of: {', '.join(known)}" if known else "no job: services.yaml has none for these hosts"
+        issues = [("--job", repr(name), expected) for name in unknown]
+        raise usage_error(*issues)
+    return tuple(map(shell.job_source, names))
 
 
 def _query(since: str = "", lines: str = "", color: str = "", *, all_colors: bool = False) -> LogQuery:
@@ -124,7 +139,8 @@ def _pattern(text: str) -> re.Pattern[str] | None:
 def _sources_of(app: Application, sources: Sequence[str]) -> tuple[str, ...]:
     """Return the sources that this host has: hosts may run different services."""
     services = {service.name for service in app.services}
-    others = {shell.UNITS, *([shell.NGINX] if app.has_site else [])}
+    jobs = {shell.job_source(job.name) for job in app.jobs}
+    others = {*jobs, shell.UNITS, *([shell.NGINX] if app.has_site else [])}
     return tuple(source for source in sources if source in services | others)
 
 

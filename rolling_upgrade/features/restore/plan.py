@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from rolling_upgrade.engine import health_gate, locking, maintenance, podman, postgres
+from rolling_upgrade.engine import health_gate, jobs, locking, maintenance, podman, postgres
 from rolling_upgrade.engine.model import (
     Application,
     Color,
@@ -200,6 +200,7 @@ def plan_restore(state: HostState, spec: RestoreSpec, rollout: RolloutPolicy) ->
         # Not undone: visitors write to the restored data as soon as the page is off.
         finalize=(
             *down,
+            *([Step("jobs", "start the timers of the jobs", script(jobs.resume(app)), 60)] if app.jobs else []),
             record_success(app.home, record, cleanup=cleanup),
         ),
         abort=(record_failure(app.home, record),),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rolling_upgrade.engine import postgres, sqlite
+from rolling_upgrade.engine import jobs, postgres, sqlite
 from rolling_upgrade.engine.model import Application, DatabaseServer
 from rolling_upgrade.engine.paths import refuse_link
 from rolling_upgrade.engine.podman import ENTER, FIND_NAMESPACE, IN_NAMESPACE, in_namespace
@@ -21,8 +21,12 @@ _JOURNALS = ("-wal", "-shm", "-journal")
 
 
 def stop_writers(app: Application, run_id: str) -> str:
-    """Stop every container that mounts the data and record its name; fail for a container of another application."""
+    """Stop the jobs, and every container that mounts the data, and record its name.
+
+    Fail for a container of another application.
+    """
     return f"""\
+{jobs.pause(app)}
 {_mounting(app)}
 foreign=$(mounting | awk -v app={quote(app.name)} '$2 != app {{ print $1 }}')
 if [ -n "$foreign" ]; then echo "a container of another application mounts the data of {app.name}: $foreign. Next: stop it"; exit 1; fi
@@ -36,13 +40,14 @@ done
 
 
 def start_writers(app: Application, run_id: str, *, except_for: Sequence[str] = ()) -> str:
-    """Start the stopped containers again, except for the named ones."""
+    """Start the stopped containers, except for the named ones, and the timers of the jobs again."""
     start = 'podman start "$name" >/dev/null'
     if except_for:
         start = f'case "$name" in {"|".join(map(quote, except_for))}) ;; *) {start} ;; esac'
     return f"""\
 stopped={_stopped(app, run_id)}
-if [ -e "$stopped" ]; then while read -r name; do {start}; done < "$stopped"; fi"""
+if [ -e "$stopped" ]; then while read -r name; do {start}; done < "$stopped"; fi
+{jobs.resume(app)}"""
 
 
 def _stopped(app: Application, run_id: str) -> str:

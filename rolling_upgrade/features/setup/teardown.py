@@ -6,6 +6,7 @@ the operator asks for its removal. Each part is idempotent.
 
 from __future__ import annotations
 
+from rolling_upgrade.engine import jobs
 from rolling_upgrade.engine.lock_file import MANUAL, acquire
 from rolling_upgrade.engine.model import Application, Lock
 from rolling_upgrade.engine.nginx import program_directory, request_log, site_file
@@ -175,9 +176,15 @@ def _timers(app: Application, user: str) -> Resource:
     units = [f"/etc/systemd/user/{app.name}-{kind}.timer" for kind in ("backup", "logs")]
     stop = script(
         script_as_user(user, watchdog.uninstall(app)),
+        script_as_user(user, jobs.remove(app)),
         *(remove_timer(app, user, kind) for kind in ("backup", "logs")),
     )
-    return Resource("watchdog and timers", "its watchdog and timers", is_absent(*units, watchdog.directory(app)), stop)
+    return Resource(
+        "watchdog and timers",
+        "its watchdog, timers and jobs",
+        is_absent(*units, watchdog.directory(app), jobs.directory(app.home)),
+        stop,
+    )
 
 
 def _containers(app: Application, user: str) -> Resource:

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,7 +15,8 @@ from rolling_upgrade import config
 from rolling_upgrade.console.output import Output, has_colors, print_result
 from rolling_upgrade.console.text import count, duration, one_line, table, unreachable_lines
 from rolling_upgrade.engine import accessory as accessories
-from rolling_upgrade.engine import untrusted
+from rolling_upgrade.engine import jobs, untrusted
+from rolling_upgrade.engine.jobs import JobState
 from rolling_upgrade.engine.model import (
     AccessoryContainer,
     Container,
@@ -56,6 +58,7 @@ def problems(target: Target, state: HostState) -> tuple[str, ...]:
     for name in accessories.expected(target.application, state):
         if problem := accessories.problem(name, state):
             found.append(f"accessory {name}: {problem}")
+    found += [f"job {job.name}: {job.outcome}" for job in jobs.states(state, target.application) if job.failed]
     found += [f"{probe.url or probe.name}: {probe.detail or 'no answer'}" for probe in state.probes if not probe.ok]
     return tuple(found)
 
@@ -97,6 +100,7 @@ def _host_lines(target: Target, state: HostState) -> Iterator[str]:
     yield from table([head, *(_service_row(service, state) for service in target.application.services)])
     yield from table([accessory_row(name, state) for name in accessories.expected(target.application, state)])
     yield from table([_probe_row(probe) for probe in state.probes])
+    yield from table([_job_row(job, state.now) for job in jobs.states(state, target.application)])
     backup = _backup(state.fact("last_backup"), state.now)
     rows = (("last backup", backup), ("last release", _last_release(state)), ("lock", _lock(state)))
     yield from table([("", *row) for row in rows])
@@ -164,6 +168,12 @@ def accessory_json(name: str, state: HostState) -> dict[str, Any]:
 def _probe_row(probe: ProbeResult) -> tuple[str, ...]:
     result = f"{'ok' if probe.ok else 'FAILED'} {one_line(probe.detail)}".rstrip()
     return "", "probe", one_line(probe.url or probe.name), result
+
+
+def _job_row(job: JobState, now: int) -> tuple[str, ...]:
+    ago = f", {duration(max(now - job.ended_at, 0))} ago" if job.ended_at else ""
+    result = f"{'FAILED' if job.failed else 'ok'} {one_line(job.outcome.replace('success', ''))}".rstrip() + ago
+    return "", "job", job.name, "runs now" if job.running else result if job.result else job.outcome
 
 
 def _last_release(state: HostState) -> str:
@@ -236,6 +246,7 @@ def _host_json(target: Target, state: HostState) -> dict[str, Any]:
         "services": [_service_json(service, state) for service in target.application.services],
         "accessories": [accessory_json(name, state) for name in accessories.expected(target.application, state)],
         "probes": state.probes,
+        "jobs": [{**asdict(job), "failed": job.failed} for job in jobs.states(state, target.application)],
         "maintenance": state.fact("maintenance") or None,
         "last_backup": state.fact("last_backup") or None,
         "last_release": _chosen(state.releases[-1], _RELEASE_KEYS) if state.releases else None,

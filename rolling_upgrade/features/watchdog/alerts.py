@@ -260,6 +260,8 @@ def _other_checks(
     report: HealthReport, observation: HealthObservation, counts: FailureCounts, rules: WatchRules
 ) -> Iterator[Check]:
     for check in report.failed:
+        # The result of a job stays until its next run, which may be soon.
+        needed = 1 if check.kind is Kind.JOB else rules.failures
         covered = check.kind in _SERVICE_CHECKS and (observation.failures or observation.unrecoverable)
-        if not covered and counts.get(check.name, 0) >= rules.failures:
+        if not covered and counts.get(check.name, 0) >= needed:
             yield check

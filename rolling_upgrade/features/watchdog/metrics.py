@@ -212,7 +212,8 @@ def check_labels(check: Check) -> tuple[str, str]:
     if check.name == "full chain":
         return "chain", ""
     first, _, last = check.name.partition(" ")
-    return (last, first) if last and check.kind in {Kind.CONTAINER, Kind.HTTP, Kind.READY} else (first, last)
+    of_a_subject = {Kind.CONTAINER, Kind.HTTP, Kind.READY, Kind.JOB}
+    return (last, first) if last and check.kind in of_a_subject else (first, last)
 
 
 def _host(report: HealthReport) -> Iterator[Family]:

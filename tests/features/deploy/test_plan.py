@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from rolling_upgrade.engine.model import Color, HostState, Image, Outcome, Service, Start
+from rolling_upgrade.engine.jobs import content_hash
+from rolling_upgrade.engine.model import Color, HostState, Image, Job, Outcome, Service, Start
 from rolling_upgrade.engine.plan import Change, Plan, step_groups
 from tests.support.sample import application, backend, frontend, image
 from tests.support.states import (
@@ -85,6 +86,33 @@ def test_plan_after_its_own_success_is_empty() -> None:
     )
 
     assert plan(after).empty
+
+
+JOB = Job("cleanup", "backend", ("./clean",), "0 3 * * *", ("*-*-* 03:00:00",))
+SCHEDULED = replace(APP, jobs=(JOB,))
+
+
+def test_plan_schedules_jobs_after_the_verification_and_undoes_it() -> None:
+    result = plan(UP, SCHEDULED)
+
+    assert ids(result) == [*BOTH[:-1], "jobs", "drain"]
+    assert result.steps[-1].title == "schedule the jobs cleanup"
+    assert "current" in undo(result, "jobs")
+
+
+def test_plan_with_only_other_jobs_starts_no_container() -> None:
+    result = plan(as_wanted(APP), SCHEDULED)
+
+    assert ids(result) == ["verify", "jobs", "drain"]
+    assert {service.change for service in result.services} == {Change.KEEP}
+
+
+def test_plan_with_the_same_jobs_is_empty_and_without_them_removes_their_timers() -> None:
+    state = as_wanted(APP)
+    scheduled = replace(state, facts=(*state.facts, ("jobs", content_hash(SCHEDULED))))
+
+    assert plan(scheduled, SCHEDULED).empty
+    assert plan(scheduled).steps[-1].title == "remove the timers of the jobs"
 
 
 def test_plan_with_one_outdated_service_keeps_the_other() -> None:

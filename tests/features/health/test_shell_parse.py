@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from rolling_upgrade.engine.model import Application, DatabaseServer, HealthReport, Kind, Thresholds, Tls
+from rolling_upgrade.engine.model import Application, DatabaseServer, HealthReport, Job, Kind, Thresholds, Tls
 from rolling_upgrade.features.health import shell as health
 from tests.engine.test_observation import row
 from tests.support.health_site import check, failed
@@ -63,7 +63,7 @@ def test_parse_healthy_host_passes_every_check() -> None:
     names = [check.name for check in found.checks]
     assert failed(found) == set()
     assert sorted(names) == sorted([*HEALTHY, "backend container", "frontend container", "backup"])
-    assert {check.kind for check in found.checks} == {*Kind} - {Kind.ACCESSORY, Kind.READY}
+    assert {check.kind for check in found.checks} == {*Kind} - {Kind.ACCESSORY, Kind.READY, Kind.JOB}
 
 
 ACCESSORY = row(
@@ -326,3 +326,22 @@ def test_parse_application_of_workers_alone_has_no_requests() -> None:
     answer = text({"ready": "ready\tworker\t1\t"})
 
     assert {check.kind for check in report(answer, app).checks}.isdisjoint({Kind.HTTP})
+
+
+@pytest.mark.parametrize(
+    ("fact", "ok", "detail"),
+    [
+        ("inactive//", True, "has not run yet"),
+        (f"inactive/success 0 {NOW - 90} {NOW - 60} r1/", True, "success at 2026-11-23 "),
+        (f"inactive/exit-code 7 {NOW - 90} {NOW - 60} r1/", False, "exit code 7 at 2026-11-23 "),
+        (f"activating/exit-code 7 {NOW - 90} {NOW - 60} r1/{NOW} r1", False, "exit code 7 at 2026-11-23 "),
+        (f"inactive//{NOW} r1", False, "interrupted"),
+    ],
+)
+def test_parse_job_that_failed_is_a_failed_check(fact: str, ok: bool, detail: str) -> None:
+    job = Job("clean", "backend", ("true",), "@daily", ("*-*-* 00:00:00",))
+
+    found = check(report(text(facts=f"job.clean={fact}\n"), replace(APP, jobs=(job,))), "clean job")
+
+    assert (found.kind, found.ok) == (Kind.JOB, ok)
+    assert found.detail.startswith(detail)

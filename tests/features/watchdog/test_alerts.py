@@ -96,6 +96,14 @@ def test_alerts_of_other_checks_start_at_the_third_failure() -> None:
     assert named((DISK, SITE), HEALTHY, counts={"disk /": 3, "site": 3}) == ["disk /", "site"]
 
 
+def test_alert_of_a_failed_job_is_sent_at_once() -> None:
+    """Its next run may be soon, and succeed."""
+    job = Check(Kind.JOB, "cleanup job", False, "exit code 7")
+
+    assert named((job,), HEALTHY, counts={"cleanup job": 1}) == ["cleanup job"]
+    assert named((replace(job, ok=True),), HEALTHY) == []
+
+
 def test_alerts_with_a_dead_nginx_are_one() -> None:
     dead = replace(FAILING, unrecoverable="Nginx does not answer; starting it needs root")
 

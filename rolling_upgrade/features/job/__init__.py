@@ -1,0 +1,1 @@
+"""The jobs: list them, and run one now."""
