@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
@@ -72,10 +71,10 @@ def check_workers(services: Services, file: str, complete: bool, issues: Issues)
         if service.entrypoint == () and not service.command:
             expected = "a command beside it, because an empty entrypoint also drops the command of the image"
             issues.add(file, f"services[{index}].entrypoint", found="an empty one", expected=expected)
-        if service.container_port is None:
-            for name, remedy in _needs_port(service):
-                expected = f"container_port beside it, because a service without a port is a worker{remedy}"
-                issues.add(file, f"services[{index}].{name}", found="a worker", expected=expected)
+        if service.container_port is None and (names := _needing_port(service)):
+            hint = "; the check of a worker is `ready: {command: […]}`" if "health" in names else ""
+            expected = f"the port of the process, because {', '.join(names)} cannot be set for a worker{hint}"
+            issues.add(file, f"services[{index}].container_port", found="", expected=expected)
     chain = services.full_chain
     workers = [service.name for service in services.services if service.container_port is None]
     if complete and chain is not None and chain.service in workers:
@@ -83,13 +82,6 @@ def check_workers(services: Services, file: str, complete: bool, issues: Issues)
         issues.add(file, "full_chain.service", found=found, expected="a service with container_port")
 
 
-def _needs_port(service: Service) -> Iterator[tuple[str, str]]:
-    """Yield each set field that needs a port, and how a worker gets the same, if it can."""
-    if service.port:
-        yield "port", ""
-    if service.default_port is not None:
-        yield "default_port", ""
-    if service.routes:
-        yield "routes", ""
-    if "health" in service.model_fields_set:
-        yield "health", "; its health check is `ready: {command: […]}`"
+def _needing_port(service: Service) -> list[str]:
+    """Return the fields of a service that need a port."""
+    return [name for name in ("port", "default_port", "health", "routes") if name in service.model_fields_set]

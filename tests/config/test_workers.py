@@ -74,19 +74,19 @@ def test_empty_entrypoint_without_a_command_is_refused(project: Project) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "field"),
+    ("text", "fields"),
     [
         ("port: 9000", "port"),
         ("default_port: 9000", "default_port"),
         ("routes: [{prefix: /w/}]", "routes"),
-        ("health: /up", "health"),
+        ("health: /up\nroutes: [/w/]", "health, routes"),
     ],
 )
-def test_worker_with_a_field_that_needs_a_port_is_refused(project: Project, text: str, field: str) -> None:
+def test_worker_with_fields_that_need_a_port_is_refused_once(project: Project, text: str, fields: str) -> None:
     [(place, found, expected)] = issues(project, text)
 
-    assert (place.rpartition(".")[2], found) == (field, "a worker")
-    assert expected.startswith("container_port beside it")
+    assert (place, found) == ("services[2].container_port", "")
+    assert expected.startswith(f"the port of the process, because {fields} cannot be set for a worker")
 
 
 def test_full_chain_on_a_worker_is_refused(project: Project) -> None:

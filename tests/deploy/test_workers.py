@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from random import Random
 
 import pytest
 
@@ -14,7 +15,19 @@ from lab.host import Host
 from lab.load import Load, Server
 from tests.deploy import moments
 from tests.deploy.conftest import DOMAIN, Site, wait_until
-from tests.deploy.moments import KILL, Moment, Operation, end_task, newest_run, reach, start
+from tests.deploy.moments import (
+    CANCEL,
+    KILL,
+    Moment,
+    Operation,
+    end_task,
+    newest_run,
+    reach,
+    read_run,
+    start,
+    wait_for_end,
+)
+from tests.deploy.test_watchdog import wait_for_log
 
 _DATA = "/home/deploy/data"
 _IMAGE = "registry:5000/memoryark/backend"
@@ -114,23 +127,106 @@ def test_operators_see_a_worker_like_any_other_service(site: Site, web1: Host) -
     assert (code, "scheduler ready" in output) == (1, True), output
 
 
+def interrupt_handover(site: Site, host: Host, delay: float, phase: str = "started") -> str:
+    """Kill the workstation, the executor and the step of a deploy of v2 in the handover. Return the id of the run."""
+    before = newest_run(host)
+    use(site, "v2")
+    task = start(site, "deploy")
+    reach(host, Moment(DEPLOY, "scheduler.start", phase, delay), before, then=_KILL_RUN)
+    KILL(task)
+    host.sh(_KILL_RUN)
+    end_task(task)
+    return newest_run(host)
+
+
+#: Kills the executor of a run, and its steps with all their processes. The containers stay.
+_KILL_RUN = """\
+pkill -KILL -f '[p]yz run /var/lib/memoryark'
+for session in /var/lib/memoryark/journal/*/*.session; do pkill -KILL -s "$(cat "$session")"; done
+true"""
+
+
 def test_handover_whose_executor_is_killed_is_finished_by_the_next_deploy(site: Site, web1: Host) -> None:
-    interrupt_handover(site, web1, 0.5)
+    run = read_run(web1, interrupt_handover(site, web1, 0.4))
+    assert ("scheduler.start" in run.started, "scheduler.start" in run.done, run.result) == (True, False, "")
     site.run_ok("deploy")
     assert assert_exclusive(web1)[-1] == "start v2"
     site.run_ok("status")
 
 
-def interrupt_handover(site: Site, host: Host, delay: float, phase: str = "started") -> None:
-    """Kill the workstation, the executor and the step of a deploy of v2 during the handover."""
-    before = newest_run(host)
+@pytest.mark.extended
+@pytest.mark.parametrize("number", range(8))
+def test_handover_that_is_killed_at_any_moment_never_runs_two(site: Site, web1: Host, number: int) -> None:
+    """The next run is a deploy of v2, or one of v1, to which the flag still points."""
+    delay = Random(f"{moments.SEED} handover {number}").uniform(0, 1.6)  # noqa: S311
+    print(f"{delay:.3f} s after the start of the handover, MOMENTS_SEED={moments.SEED}")
+    interrupt_handover(site, web1, delay)
+    tag = ("v1", "v2")[number % 2]
+    use(site, tag)
+    site.run_ok("deploy")
+    assert assert_exclusive(web1)[-1] == f"start {tag}"
+    site.run_ok("status")
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("delay", [0.15, 0.5, 1.0])
+def test_power_cut_in_a_handover_is_undone_at_boot(site: Site, web1: Host, delay: float) -> None:
+    before = newest_run(web1)
     use(site, "v2")
     task = start(site, "deploy")
-    reach(host, Moment(DEPLOY, "scheduler.start", phase, delay), before)
+    reach(web1, Moment(DEPLOY, "scheduler.start", "started", delay), before)
     KILL(task)
-    host.sh(
-        "pkill -KILL -f 'pyz run /var/lib/memoryark'; "
-        'for session in /var/lib/memoryark/journal/*/*.session; do pkill -KILL -s "$(cat $session)"; done',
-        check=False,
-    )
+    web1.power_cut()
     end_task(task)
+    run = wait_for_end(web1, before)
+    assert run is not None
+    assert run.result in {"undone", "upgraded"}, run
+    wait_until(lambda: site.run("status")[0] == 0, "the application after the boot", 60)
+    expected = "v1" if run.result == "undone" else "v2"
+    assert assert_exclusive(web1)[-1] == f"start {expected}"
+
+
+@pytest.mark.extended
+def test_cancelled_handover_starts_the_old_worker_again(site: Site, web1: Host) -> None:
+    before = newest_run(web1)
+    use(site, "v2")
+    task = start(site, "deploy")
+    reach(web1, Moment(DEPLOY, "scheduler.start", "started", 0.3), before)
+    CANCEL(task)
+    code, output = end_task(task)
+    assert code != 0, output
+    assert assert_exclusive(web1)[-1] == "start v1"
+
+
+@pytest.mark.extended
+def test_worker_that_exits_at_once_fails_its_gate_with_its_last_log_lines(site: Site, web1: Host) -> None:
+    use(site, "v2", mailer="exits-at-once")
+    code, output = site.run("deploy")
+    assert (code, "fatal: a required setting is missing" in output) == (1, True), output
+    assert assert_exclusive(web1) == ["start v1"]
+    assert events(web1, "mailer") == ["start v1"]
+
+
+@pytest.mark.extended
+def test_watchdog_recovers_workers(site: Site, web1: Host) -> None:
+    site.edit_env(HEALTH_CHECK_INTERVAL="1s", HEALTH_CHECK_TIMEOUT="3s", HEALTH_CHECK_RETRIES="2", FRESH_RELEASE="0")
+    site.run_ok("monitor.install", "--hosts", "web1")
+    remove = "podman exec memoryark-scheduler-blue /usr/bin/python3 -c \"import os; os.remove('/tmp/working')\""
+    web1.sh(remove, user="deploy")
+    wait_for_log(web1, "restart scheduler: done")
+    web1.sh("podman stop -t 1 memoryark-mailer-blue", user="deploy")
+    wait_for_log(web1, "restart mailer: done")
+    web1.sh("podman rm -f -t 1 memoryark-scheduler-blue", user="deploy")
+    wait_for_log(web1, "redeploy scheduler: done")
+    site.run_ok("monitor.uninstall", "--hosts", "web1")
+    assert set(assert_exclusive(web1)) == {"start v1", "stop v1"}
+    site.run_ok("status")
+
+
+@pytest.mark.extended
+def test_restore_stops_and_starts_workers(site: Site, web1: Host) -> None:
+    site.run_ok("backup")
+    backup = json.loads(site.run_ok("backups", "--json"))["hosts"][0]["backups"][-1]["id"]
+    site.run_ok("restore", backup)
+    assert assert_exclusive(web1) == ["start v1", "stop v1", "start v1"]
+    assert events(web1, "mailer") == ["start v1", "stop v1", "start v1"]

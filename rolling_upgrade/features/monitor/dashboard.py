@@ -93,7 +93,9 @@ def update(
 
 
 def _reached(before: MonitoredHost, report: HealthReport, at: float) -> MonitoredHost:
-    latencies = (*before.latencies, latency(report))[-KEPT_LATENCIES:]
+    # A host without a service with a port has no site to ask.
+    asked = [latency(report)] if any(check.kind is Kind.HTTP for check in report.checks) else []
+    latencies = (*before.latencies, *asked)[-KEPT_LATENCIES:]
     return replace(before, report=report, checked_at=at, unreachable_since=None, error="", latencies=latencies)
 
 

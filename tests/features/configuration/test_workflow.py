@@ -110,6 +110,22 @@ def test_show_derived_values_equal_those_of_a_deploy(project: Project, capsys: p
     assert derived["public address"]["value"] == "http://files.example.org"
 
 
+def test_show_worker_has_its_command_and_how_its_gate_passes(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker = (
+        "  - {name: worker, image: shop:v1, command: run 'a b', handoff: exclusive, ready: {command: [check, up]}}\n"
+    )
+    project.write("deploy/services.yaml", (project.root / "deploy/services.yaml").read_text() + worker)
+
+    derived = shown(project, capsys)["derived"]
+    found = {name.removeprefix("worker: "): row["value"] for name, row in derived.items() if name.startswith("worker")}
+    assert (found["service port"], found["green"]) == ("none, a worker", "memoryark-worker-green")
+    assert (found["command"], found["entrypoint"]) == ("run 'a b'", "that of the image")
+    assert found["gate"].startswith("ready: 3 passes")
+    assert (found["ready"], found["handoff"]) == ("check up, ends within 10 s", "exclusive")
+
+
 @pytest.mark.parametrize("json_form", [False, True])
 def test_show_secrets_are_masked(json_form: bool, project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     chance = random.Random(7)  # noqa: S311 - repeatable test values

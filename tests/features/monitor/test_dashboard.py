@@ -132,6 +132,12 @@ def test_update_latency_without_a_full_chain_comes_from_the_site() -> None:
     assert board(chainless).host("web1").latencies == (3,)
 
 
+def test_update_host_of_workers_alone_has_no_latencies() -> None:
+    workers = replace(report(), checks=tuple(check for check in report().checks if check.kind is not Kind.HTTP))
+
+    assert board(workers, REFUSED).host("web1").latencies == (None,)
+
+
 def test_update_keeps_only_the_newest() -> None:
     made = board(*[report(), report(chain="502")] * KEPT_EVENTS)
 
