@@ -433,7 +433,9 @@ def _overlap(mount: Directory, others: tuple[Directory, ...]) -> str:
 
 
 def _system_directory(mount: Directory) -> str:
-    parent = next((directory for directory in _SYSTEM if contains(directory, mount.path)), "")
+    # On Debian, /var/run is a link to /run.
+    path = re.sub(r"^/var/run(?=/)", "/run", mount.path)
+    parent = next((directory for directory in _SYSTEM if contains(directory, path)), "")
     if parent or mount.path in _SHARED:
         return f"{parent or mount.path} belongs to the system"
     return ""

@@ -58,6 +58,7 @@ def sources(environment: Environment) -> list[str]:
         ({"UPLOADS_PATH": "/usr"}, "UPLOADS_PATH", "/usr belongs to the system"),
         ({"UPLOADS_PATH": "/proc/self"}, "UPLOADS_PATH", "/proc belongs to the system"),
         ({"UPLOADS_PATH": "/run/user/1000"}, "UPLOADS_PATH", "/run/user belongs to the system"),
+        ({"UPLOADS_PATH": "/var/run/podman"}, "UPLOADS_PATH", "/run/podman belongs to the system"),
         ({"UPLOADS_PATH": "/var/log"}, "UPLOADS_PATH", "/var/log belongs to the system"),
         ({"UPLOADS_PATH": "/root"}, "UPLOADS_PATH", "/root belongs to the system"),
     ],

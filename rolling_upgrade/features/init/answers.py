@@ -94,6 +94,7 @@ class Answers:
     values: dict[str, str] = field(default_factory=dict)
     services: list[Service] = field(default_factory=list)
     hosts: list[tuple[str, str]] = field(default_factory=list)
+    has_compose_file: bool = False
 
     def add_service(self, text: str) -> None:
         """Add the service NAME=IMAGE:PORT. Raises ValueError with the expected form."""
@@ -166,7 +167,7 @@ class Answers:
         ]
         if self.values.get("certificate") == "acme" and "email" not in self.values:
             rows.append((EMAIL.option, f"{EMAIL.validator.expected} (required by acme)"))
-        rows += [] if self.services else [("--service", SERVICE)]
+        rows += [] if self.services or self.has_compose_file else [("--service", SERVICE)]
         return rows + ([] if self.hosts else [("--host", HOST)])
 
     def template_values(self) -> dict[str, Any]:
@@ -248,7 +249,8 @@ def ask_missing(answers: Answers, check_files: Callable[[], object]) -> None:
     for question in first:
         _ask_for(question, answers)
     check_files()
-    _ask_for_services(answers)
+    if not answers.has_compose_file:
+        _ask_for_services(answers)
     _ask_for_hosts(answers)
     _ask_for(user, answers)
     _ask_for(certificate, answers)

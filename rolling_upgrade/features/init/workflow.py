@@ -5,25 +5,30 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import re
 import shlex
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rolling_upgrade import config, rendering
-from rolling_upgrade.config.files import read_yaml
+from rolling_upgrade.config.files import parse_env, read_yaml
 from rolling_upgrade.config.inventory import Inventory
-from rolling_upgrade.config.issues import Issues, shown, validate
+from rolling_upgrade.config.issues import Issues, conceals, shown, validate
 from rolling_upgrade.config.locate import list_lab_environments
 from rolling_upgrade.config.schema import SCHEMA_DIRECTORY, schema_files
 from rolling_upgrade.console.output import print_lines
 from rolling_upgrade.console.prompt import confirm
 from rolling_upgrade.engine.git import is_tracked, staged
-from rolling_upgrade.engine.local_file import PRIVATE, PUBLIC, NewFile, replace_all
+from rolling_upgrade.engine.local_file import PRIVATE, PUBLIC, NewFile, read_small, replace_all
+from rolling_upgrade.engine.masking import MASK
 from rolling_upgrade.errors import PROGRAM, ConfigError, ConfigIssue, ExitCode, usage_error
 from rolling_upgrade.features.init.answers import Answers, ask_missing, read_options
+from rolling_upgrade.features.init.compose import Converted, convert
+from rolling_upgrade.features.init.compose_values import dotenv_text
 
 #: The file that `inv` loads in a repository that uses the installed package.
 TASKS = 'from rolling_upgrade.tasks import namespace\n\n__all__ = ["namespace"]\n'
@@ -46,18 +51,44 @@ def init(
     host: Sequence[str] = (),
     health: Sequence[str] = (),
     route: Sequence[str] = (),
+    from_: str | None = None,
     yes: bool = False,
     force: bool = False,
 ) -> ExitCode:
     """Write hosts.yaml, deploy/services.yaml, deploy/ENV.env and the schemas for editors.
 
     Also tasks.py and deploy/.gitignore if they are missing. `directory` overrides `root` as the place of the files. Raises ConfigError for a missing or invalid answer, or an
-    existing file; then nothing is written.
+    existing file; then nothing is written. `from_` is a Compose file in place of the services.
     """
     target = _directory(root, directory)
     given = {"app": app, "domain": domain, "env": env, "user": user, "certificate": certificate, "email": email}
+    compose = _read_compose(from_, given, (*service, *health, *route))
     answers, issues = read_options(given, services=service, hosts=host, health=health, routes=route)
+    answers.has_compose_file = compose is not None
     asks = not yes and sys.stdin.isatty()
+    _refuse_invalid(answers, issues, asks=asks)
+    if asks:
+        # Refuse existing files as soon as the answers name them.
+        ask_missing(answers, lambda: _replaceable(target, answers.values.get("env", ""), force=force))
+    template_values = _template_values(answers)
+    chosen_env: str = template_values["env"]
+    examples = _replaceable(target, chosen_env, force=force)
+    if compose:
+        files, notes = _convert_all(compose, answers, target, template_values, examples)
+    else:
+        files, notes = _files(target, template_values, examples), []
+    _validate(chosen_env, files, target)
+    print_lines([line for file in files for line in _preview(file)] + notes)
+    if asks:
+        confirm("Write these files?", force=False, hint="")
+        _replaceable(target, chosen_env, force=force)
+    kept = replace_all(files)
+    print_lines(_next_lines(chosen_env, files, target, kept))
+    return ExitCode.DONE
+
+
+def _refuse_invalid(answers: Answers, issues: Sequence[ConfigIssue], *, asks: bool) -> None:
+    """Raise ConfigError for invalid options, and for missing ones when nobody can be asked."""
     if not asks:
         reported = {issue.path for issue in issues}
         missing = (ConfigIssue("command line", option, "", expected) for option, expected in answers.missing())
@@ -68,20 +99,77 @@ def init(
             issues,
             next_step=f"correct these options; on a terminal, without --yes, {PROGRAM} init asks for missing options",
         )
-    if asks:
-        # Refuse existing files as soon as the answers name them.
-        ask_missing(answers, lambda: _replaceable(target, answers.values.get("env", ""), force=force))
-    template_values = _template_values(answers)
-    chosen_env: str = template_values["env"]
-    files = _files(target, template_values, _replaceable(target, chosen_env, force=force))
-    _validate(chosen_env, files, target)
-    print_lines([line for file in files for line in _preview(file)])
-    if asks:
-        confirm("Write these files?", force=False, hint="")
-        _replaceable(target, chosen_env, force=force)
-    kept = replace_all(files)
-    print_lines(_next_lines(chosen_env, files, target, kept))
-    return ExitCode.DONE
+
+
+@dataclass(frozen=True)
+class _Compose:
+    """A Compose file: its content and its directory."""
+
+    content: Mapping[str, Any]
+    folder: Path
+
+
+def _read_compose(name: str | None, given: dict[str, str | None], others: Sequence[str]) -> _Compose | None:
+    """Read the Compose file of --from, whose name is the default name of the application. Raises ConfigError."""
+    if name is None:
+        return None
+    if others:
+        raise usage_error(("--from", "--service, --health or --route beside it", "one of the two"), nothing="written")
+    path = Path(name).expanduser().absolute()
+    issues = Issues(path.parent)
+    content = read_yaml(path, issues, remedy="a Compose file")
+    if content is None:
+        raise ConfigError("The Compose file cannot be read; nothing was written.", issues.errors)
+    name_there = content.get("name")
+    if given["app"] is None and isinstance(name_there, str) and re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name_there):
+        given["app"] = name_there
+    return _Compose(content, path.parent)
+
+
+def _convert_all(
+    compose: _Compose, answers: Answers, target: Path, template_values: Mapping[str, Any], examples: frozenset[Path]
+) -> tuple[list[NewFile], list[str]]:
+    """Convert a Compose file; what the configuration does not accept is left out. Return the files and the notes."""
+    converted = _converted(compose, answers, target)
+    while True:
+        files = _files(target, {**template_values, **_shown(converted)}, examples)
+        problem = _problem(template_values["env"], files, target)
+        if problem is None or not converted.drop(problem.issues):
+            break
+    notes = ["No counterpart, or your decision:", *(f"  {note}" for note in converted.notes), ""]
+    return files, notes if converted.notes else []
+
+
+def _converted(compose: _Compose, answers: Answers, target: Path) -> Converted:
+    def dotenv(name: str) -> Mapping[str, str]:
+        data = read_small(compose.folder / name)
+        return parse_env(data.decode("utf-8", "replace"), name, Issues(compose.folder)).values
+
+    hosts = [name for name, _ in answers.hosts]
+    folder = os.path.relpath(compose.folder, target)
+    try:
+        return convert(compose.content, answers.values["app"], hosts[0] if len(hosts) > 1 else "", folder, dotenv)
+    except ValueError as error:
+        raise usage_error(("--from", "another file", str(error)), nothing="written") from error
+
+
+def _shown(converted: Converted) -> dict[str, Any]:
+    """Return what the templates show of a converted Compose file."""
+    images = [service["image"] for service in converted.services]
+    return {
+        "services": converted.document,
+        "values": [f"{key}={dotenv_text(value)}" for key, value in converted.values.items()],
+        "needs_version": any("@" not in image and not re.search(r":[^/]*$", image) for image in images),
+    }
+
+
+def _problem(env: str, files: Sequence[NewFile], directory: Path) -> ConfigError | None:
+    """Return the error of the configuration, None when it is valid."""
+    try:
+        _validate(env, files, directory)
+    except ConfigError as error:
+        return error
+    return None
 
 
 def _directory(root: Path, directory: str) -> Path:
@@ -214,7 +302,15 @@ def _preview(file: NewFile) -> list[str]:
         effect = "replaces your file, which is kept as .bak" if file.keep else "replaces the example; Git has it"
     if file.path.suffix == ".json":
         return [f"--- {file.path} (for editors: completes and checks your files)", ""]
-    return [f"--- {file.path} ({effect})", *file.data.decode().rstrip("\n").splitlines(), ""]
+    lines = file.data.decode().rstrip("\n").splitlines()
+    shown = map(_masked, lines) if file.path.suffix == ".env" else lines
+    return [f"--- {file.path} ({effect})", *shown, ""]
+
+
+def _masked(line: str) -> str:
+    """Hide the value of a secret in a line of the env file."""
+    key, equals, value = line.partition("=")
+    return f"{key}={MASK}" if equals and value and not line.startswith("#") and conceals(key, value) else line
 
 
 def _next_lines(env: str, files: Sequence[NewFile], directory: Path, kept: Sequence[Path]) -> list[str]:
