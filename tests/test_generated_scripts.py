@@ -324,7 +324,7 @@ def of_jobs(app: Application) -> Iterator[tuple[str, Script]]:
     for name, text in jobs.files(app, "run").items():
         if name.endswith(".sh"):
             # Without `exec`, which would bypass the stand-ins of tests/injection.
-            program = text.replace("\nexec podman run ", "\npodman run ")
+            program = text.replace("exec podman run ", "podman run ")
             yield f"job-program-{name}", Script(f"set -- run\n{program}")
 
 

@@ -22,6 +22,7 @@ _KILL_SECONDS = 10
 #: The result of a run that no process has reported: the host lost its power.
 INTERRUPTED = "interrupted"
 _LONGEST_LINE = 300
+_STRICT = "set -eu\n"
 #: The start of the last line of a run in the journal; its result and the unit's InvocationID follow.
 END_OF_RUN = "the job has ended:"
 
@@ -67,9 +68,9 @@ def _program(app: Application, job: Job, run_id: str) -> str:
     service = replace(declared, recorded=Recorded(podman.spec_hash(app.name, declared)))
     name, results = unit(app.name, job.name), f"{directory(app.home)}/results/{job.name}"
     started, ended = quote(f"{results}.started"), quote(results)
-    container = podman.one_off(app, service, job.command, name=name, release=run_id, entrypoint=job.entrypoint)
-    # systemd signals the main process, and Podman passes the signal on to the container.
-    run = container.text.removeprefix("set -eu\n").replace("\npodman run ", "\nexec podman run ", 1)
+    run = podman.one_off(
+        *(app, service, job.command), name=name, release=run_id, entrypoint=job.entrypoint, replaces_shell=True
+    )
     return f"""\
 #!/bin/sh
 # The job {job.name} of {app.name}. Written by rolling-upgrade with each release.
@@ -78,7 +79,7 @@ case ${{1:-}} in
 run)
 printf '%s %s\\n' "$(date +%s)" {quote(run_id or "-")} > {started}.new
 mv -f {started}.new {started}
-{run};;
+{run.text.removeprefix(_STRICT)};;
 end)
 {podman.remove(name, seconds=0)} || :
 read -r began release < {started} || :

@@ -218,6 +218,7 @@ def one_off(
     release: str = "",
     entrypoint: Sequence[str] | None = None,
     options: Sequence[str] = (),
+    replaces_shell: bool = False,
 ) -> Script:
     """Run a command in a new container of a service, attached to this script, and remove the container when it ends.
 
@@ -234,6 +235,7 @@ def one_off(
         release: the id of the release, for the label.
         entrypoint: replaces that of the service or image; an empty one runs the command itself.
         options: more options of `podman run`, such as `--interactive`.
+        replaces_shell: end the shell with `exec`, so that Podman gets its signals and passes them on.
     """
     directory = config_directory(app, service)
     marks = {"app": app.name, "environment": app.environment, "release": release, ONE_OFF: service.name}
@@ -245,7 +247,13 @@ def one_off(
         *(refuse_link(mount.source) for mount in service.mounts),
         ensure_volumes(app, service.options),
         remove(name, seconds=service.drain.stop_seconds),
-        _with_environment(service, directory, arguments, [service.image.pinned, *(command or service.command)]),
+        _with_environment(
+            service,
+            directory,
+            arguments,
+            [service.image.pinned, *(command or service.command)],
+            replaces_shell=replaces_shell,
+        ),
     )
 
 
@@ -336,10 +344,17 @@ def has_line_break(value: str) -> bool:
     return "\n" in value or "\r" in value
 
 
-def _with_environment(service: Service, directory: str, arguments: Sequence[str], rest: Sequence[str]) -> str:
+def _with_environment(
+    service: Service,
+    directory: str,
+    arguments: Sequence[str],
+    rest: Sequence[str],
+    *,
+    replaces_shell: bool = False,
+) -> str:
     """A command that runs Podman with the service's values of several lines, which a host may know alone."""
-    if service.recorded:
-        return _with_multiline_values(directory, arguments, rest)
+    if service.recorded or replaces_shell:
+        return _with_multiline_values(directory, arguments, rest, replaces_shell=replaces_shell)
     return with_environment(service.env, directory, arguments, rest)
 
 
@@ -355,7 +370,9 @@ def with_environment(
     return shell_join(*arguments, *rest)
 
 
-def _with_multiline_values(directory: str, arguments: Sequence[str], rest: Sequence[str]) -> str:
+def _with_multiline_values(
+    directory: str, arguments: Sequence[str], rest: Sequence[str], *, replaces_shell: bool = False
+) -> str:
     """A command that runs Podman with the values that have files of their own.
 
     Podman takes them from its own environment, so no value is an argument. The container keeps them, like those of an
@@ -364,8 +381,9 @@ def _with_multiline_values(directory: str, arguments: Sequence[str], rest: Seque
     Source: measured with Podman 4.3 and 5.4: a container with `--secret type=env` does not start again once its secret
     is deleted, so each kept container would need its own.
     """
+    before, after = ("exec ", "") if replaces_shell else ("", "\n)")
     return f"""\
-(
+{"" if replaces_shell else "("}
   set --
   for file in {quote(directory)}/{MULTILINE}/*; do
     if [ -f "$file" ]; then
@@ -374,8 +392,7 @@ def _with_multiline_values(directory: str, arguments: Sequence[str], rest: Seque
       set -- "$@" --env "${{file##*/}}"
     fi
   done
-  {shell_join(*arguments)} "$@" {shell_join(*rest)}
-)"""
+  {before}{shell_join(*arguments)} "$@" {shell_join(*rest)}{after}"""
 
 
 def revive(app: Application, service: Service, color: Color) -> str:
