@@ -57,10 +57,13 @@ def parse_port(text: str) -> model.PublishedPort | None:
 PUBLISHED_PORT = validators.Validator(_PORT, _published)
 
 
+_HealthCommand = Annotated[tuple[str, ...], validators.COMMAND]
+
+
 class AccessoryHealth(Strict):
     """The health check of an accessory."""
 
-    command: Annotated[tuple[str, ...], validators.COMMAND] = Field(
+    command: _HealthCommand = Field(
         default=(),
         description="Command inside the container that exits with 0 when the accessory is healthy. Default: the health "
         "check of the image; without one, the accessory is healthy while it runs.",
@@ -91,7 +94,9 @@ class Accessory(ContainerOptions):
     roles: tuple[Annotated[str, validators.WORD], ...] = Field(
         default=(), description="Roles of the hosts that run it, each with its own data; instead of `host`."
     )
-    command: Annotated[tuple[str, ...], BeforeValidator(lambda value: value or ())] = Field(
+    command: Annotated[
+        tuple[str, ...], BeforeValidator(lambda value: value or (), json_schema_input_type=tuple[str, ...])
+    ] = Field(
         default=(), description="Arguments for the entrypoint of the image, a list. Default: the image's command."
     )
     env: Variables = Field(
@@ -101,9 +106,9 @@ class Accessory(ContainerOptions):
     ports: Annotated[tuple[Annotated[str, PUBLISHED_PORT], ...], listed()] = Field(
         default=(), description="Ports that the host publishes, on loopback unless an address is given."
     )
-    health: Annotated[AccessoryHealth, BeforeValidator(_health)] = Field(
-        default=AccessoryHealth(), description="Health check: a command, or a mapping."
-    )
+    health: Annotated[
+        AccessoryHealth, BeforeValidator(_health, json_schema_input_type=_HealthCommand | AccessoryHealth)
+    ] = Field(default=AccessoryHealth(), description="Health check: a command, or a mapping.")
     stop_seconds: Annotated[float, validators.duration(0, 3600)] = Field(
         default=model.Accessory.stop_seconds, description="Time between the stop signal and SIGKILL."
     )

@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
 
 from rolling_upgrade.config import validators
 from rolling_upgrade.config.issues import Strict
@@ -103,6 +104,20 @@ CONTAINER_LABEL = validators.Validator(_LABEL, _label)
 SHM_SIZE = validators.size(1024**2)
 
 
+class _Listed(BeforeValidator):
+    """Accepts a list, or a single text."""
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [handler(schema["schema"]), {"type": "string"}]}
+
+
+class _ListedOrMapped(BeforeValidator):
+    """Accepts a list, a single text, or a mapping."""
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [handler(schema["schema"]), {"type": "string"}, {"type": "object"}]}
+
+
 def listed(join: Callable[[str, Any], object] | None = None) -> BeforeValidator:
     """Accept a list, a single text, or, with `join`, a mapping whose entries `join` converts into items of the list."""
 
@@ -111,7 +126,7 @@ def listed(join: Callable[[str, Any], object] | None = None) -> BeforeValidator:
             return [join(str(name), item) for name, item in value.items()]
         return [value] if isinstance(value, str) and value else value or []
 
-    return BeforeValidator(convert)
+    return _Listed(convert) if join is None else _ListedOrMapped(convert)
 
 
 def _joined_limit(name: str, value: Any) -> object:
@@ -181,7 +196,9 @@ class ContainerOptions(Strict):
     """Options of a container, for services and accessories."""
 
     user: Annotated[str, USER] = Field(default="", description="User of the processes. Default: the image's.")
-    volumes: Annotated[tuple[Annotated[Volume, BeforeValidator(_volume)], ...], listed()] = Field(
+    volumes: Annotated[
+        tuple[Annotated[Volume, BeforeValidator(_volume, json_schema_input_type=str | Volume)], ...], listed()
+    ] = Field(
         default=(),
         description="Named volumes, kept by deploys and teardowns, and shared by all services that name them.",
     )

@@ -241,9 +241,9 @@ class Service(ContainerOptions):
         description=f"Environment variables of the container: {VARIABLE}. A variable whose key is not set is left out.",
     )
     required: tuple[_Key, ...] = Field(default=(), description="Env keys passed to the container that must be set.")
-    secrets: Annotated[tuple[Annotated[Secret, BeforeValidator(secret_form)], ...], listed()] = Field(
-        default=(), description="Values that the container reads from files instead of its environment."
-    )
+    secrets: Annotated[
+        tuple[Annotated[Secret, BeforeValidator(secret_form, json_schema_input_type=str | Secret)], ...], listed()
+    ] = Field(default=(), description="Values that the container reads from files instead of its environment.")
     limits: Limits = Field(default=Limits(), description="Resource limits.")
     cap_add: tuple[_Capability, ...] = Field(default=(), description="Capabilities to add.")
     cap_drop: tuple[_Dropped, ...] = Field(

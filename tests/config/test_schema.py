@@ -157,6 +157,63 @@ def test_wrong_services_file_is_refused_at_its_place(place: tuple[str | int, ...
     assert issues.errors
 
 
+#: Every short form beside its long one.
+FORMS = """
+x-env: &env [SECRET_KEY, {LEVEL: {value: info}}]
+services:
+  - name: web
+    image: ghcr.io/acme/web
+    container_port: 8000
+    health: /up
+    env: *env
+    routes: [/, {prefix: /api/, stream: true}]
+    mounts: ["/srv/a:/app/a", "/srv/b:/app/b:ro", {source: DATA_PATH, target: /app/data}]
+    volumes: ["media:/app/media", {name: cache, target: /app/cache, read_only: true}]
+    secrets: [TLS_KEY, "CERT:/run/cert.pem", {source: OTHER, target: /run/other}]
+    tmpfs: /cache:size=64MB
+    ulimits: {nofile: {soft: 1024, hard: 4096}, nproc: 100}
+    labels: {team: web}
+    add_host: ["db:10.0.0.5"]
+    limits: {memory: 512MB, cpus: 1.5}
+  - name: worker
+    image: WORKER_IMAGE
+    command: celery -A shop worker
+    env: {LEVEL: {value: info}, SECRET_KEY: SECRET_KEY}
+    health: {path: /}
+accessories:
+  - {name: db, image: "postgres:17", health: pg_isready, env: [POSTGRES_PASSWORD], volumes: "data:/var/lib/postgresql"}
+  - {name: redis, image: REDIS_IMAGE, health: {command: [redis-cli, ping], timeout_seconds: 5}, command: [redis-server]}
+jobs:
+  - {name: clean, service: web, schedule: "0 3 * * *", command: ./clean, timeout_seconds: 600, entrypoint: []}
+release: {service: web, command: [./migrate]}
+"""
+
+
+def test_every_form_of_a_value_is_accepted_by_schema_and_models() -> None:
+    content = yaml.safe_load(FORMS)
+    issues = Issues(Path())
+
+    validate(
+        FILES[SERVICES_YAML], _as_text({key: value for key, value in content.items() if key[:2] != "x-"}), "f", issues
+    )
+
+    assert issues.errors == ()
+    assert faults(SERVICES_YAML, content) == []
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_converted_value_declares_its_forms(name: str) -> None:
+    """A BeforeValidator without `json_schema_input_type` may accept anything, so that editors check nothing there."""
+    assert [place for place, node in _nodes(SCHEMAS[name], "") if node == {} and "^x-" not in place] == []
+
+
+def _nodes(value: Any, place: str) -> Iterator[tuple[str, Any]]:
+    yield place, value
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _nodes(item, f"{place}/{key}")
+
+
 def _as_text(value: Any) -> Any:
     """Return a value as the loader of this project reads it: every scalar is a text."""
     if isinstance(value, dict):
