@@ -16,6 +16,7 @@ import pytest
 
 from rolling_upgrade import rendering
 from rolling_upgrade.engine import (
+    accessory_database,
     executor,
     history,
     image_push,
@@ -30,6 +31,7 @@ from rolling_upgrade.engine import (
 from rolling_upgrade.engine.host_run import RunDocument
 from rolling_upgrade.engine.model import (
     AccessoryContainer,
+    AccessoryDatabase,
     Application,
     Certificate,
     Color,
@@ -63,7 +65,7 @@ from rolling_upgrade.features.access.keys import Access
 from rolling_upgrade.features.accessory import plan as accessories
 from rolling_upgrade.features.backup import manifest
 from rolling_upgrade.features.backup import shell as backup
-from rolling_upgrade.features.backup.manifest import Backup, BackupFile
+from rolling_upgrade.features.backup.manifest import Backup, BackupFile, DatabaseBackup
 from rolling_upgrade.features.deploy import shell as deploy_shell
 from rolling_upgrade.features.deploy.plan import plan_deploy
 from rolling_upgrade.features.deploy.steps import DeploySpec
@@ -98,6 +100,10 @@ MEANT = {
 #: A quoted program for `sh -c` in another namespace.
 _IN_THE_NAMESPACE = re.compile(r"<<'END-OF-THE-PROGRAM'\n(.*?)\nEND-OF-THE-PROGRAM\n", re.DOTALL)
 
+IN_ACCESSORIES = (
+    AccessoryDatabase("db", "postgres", "it's shop", "shop", 5432, "pass'word"),
+    AccessoryDatabase("redis", "mysql", "it's `legacy`", "old", 3306, "pass'word"),
+)
 KERNEL = (("fs.file-max", "100000"), ("vm.swappiness", "10"))
 EVERY_PREPARATION = tuple(
     Preparation(wall, source, "a@b.test", "https://ca.test/dir", KERNEL, True, 14, True, True, "192.0.2.9")
@@ -157,7 +163,7 @@ def applications() -> dict[str, Application]:
     workers = application(backend(gate=both, handoff=Handoff.EXCLUSIVE), frontend(), worker(), checked, handed_over)
     return {
         "counted": counted,
-        "with-accessories": replace(application(), accessories=(database(), redis)),
+        "with-accessories": replace(application(), accessories=(database(), redis), databases=IN_ACCESSORIES),
         "workers": workers,
         "plain": application(),
         "secured": secured,
@@ -271,7 +277,13 @@ def of_logs(app: Application) -> Iterator[tuple[str, Script]]:
 def of_backups(app: Application) -> Iterator[tuple[str, Script]]:
     kind = "postgres" if app.database_server else "sqlite" if app.database else ""
     files = tuple(BackupFile(name, 7, "ab" * 32) for name in (*manifest.DATABASE_FILES[kind], "configuration.tar.gz"))
-    taken = Backup("20261123T020000Z-abcdef", database=kind, journal_mode="wal", uploads=3, files=files)
+    inside = tuple(
+        DatabaseBackup(one.accessory, one.kind, one.name, accessory_database.file_name(app.databases, one), 3, 7)
+        for one in app.databases
+    )
+    taken = Backup(
+        "20261123T020000Z-abcdef", database=kind, journal_mode="wal", databases=inside, uploads=3, files=files
+    )
     yield "scheduled", Script(backup.scheduled(app))
     yield "backups", manifest.read_all(app)
     yield "verify", direct(backup.verify(app, taken))

@@ -120,6 +120,9 @@ class Accessory(ContainerOptions):
     no_new_privileges: _Boolean = Field(
         default=True, description="Prevent programs in the container from gaining privileges."
     )
+    backup: _Boolean = Field(
+        default=True, description="Back up its PostgreSQL and MariaDB databases, which the URLs of the services name."
+    )
     pids_limit: Annotated[int, validators.PIDS_LIMIT] = Field(
         default=model.Confinement.pids_limit, description="Maximum number of processes and threads."
     )

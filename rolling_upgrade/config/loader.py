@@ -13,6 +13,7 @@ from typing import Any
 
 from rolling_upgrade.config import checks, validators
 from rolling_upgrade.config.accessories import resolve_accessories
+from rolling_upgrade.config.databases import with_databases
 from rolling_upgrade.config.env_command import CommandFailed, output_of
 from rolling_upgrade.config.files import EnvFile, decoded, parse_env, parse_output, read_env, read_yaml
 from rolling_upgrade.config.inventory import EnvironmentEntry, Host
@@ -225,7 +226,8 @@ def _resolve_hosts(
             elsewhere = tuple(one.name for one in services.accessories if one.name not in here)
             applications[name] = replace(application, accessories=accessories, accessories_elsewhere=elsewhere)
     check_routed(applications.values(), services_file, issues)
-    return applications, hosts
+    unsaved = [accessory.name for accessory in services.accessories if not accessory.backup] if services else []
+    return with_databases(applications, unsaved, issues), hosts
 
 
 def _check_keys(located: Located, base: dict[str, str], services: Services, strict: bool, issues: Issues) -> None:

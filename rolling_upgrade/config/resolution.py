@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from pydantic import ValidationError
 
 from rolling_upgrade.config import schedule, validators
 from rolling_upgrade.config.containers import VARIABLE_TEXT, Mount, is_unpassable, resolve_options
+from rolling_upgrade.config.databases import parse_url
 from rolling_upgrade.config.issues import report
 from rolling_upgrade.config.jobs import resolve_jobs
 from rolling_upgrade.config.ports import service_ports
@@ -87,7 +88,7 @@ def resolve(values: Values, declared: Services | None, tag: str, roles: Sequence
         uploads_backups=settings.uploads_backup_path,
         config_path=settings.config_path,
         log_files=tuple(filter(is_log_path, (settings.log_file, settings.access_log, settings.error_log))),
-        database_server=_database_server(settings, values),
+        database_server=_database_server(settings, values, (one.name for one in declared.accessories)),
         backup_retention_days=settings.backup_retention_days,
         auto_backup=settings.auto_backup_enabled,
         backup_calendar=schedule.on_calendar(settings.backup_schedule),
@@ -272,7 +273,11 @@ def _tls(settings: Settings, values: Values) -> model.Tls | None:
     return model.Tls(settings.ssl_cert_path, settings.ssl_key_path, settings.ssl_chain_path)
 
 
-def _database_server(settings: Settings, values: Values) -> model.DatabaseServer | None:
+def _database_server(settings: Settings, values: Values, accessories: Iterable[str]) -> model.DatabaseServer | None:
+    """Return the server of DATABASE_URL; None if that is an accessory, whose own programs back it up."""
+    url = parse_url(settings.database_url)
+    if url is not None and url.host in set(accessories):
+        return None
     try:
         server = parse_database_url(settings.database_url)
     except ValueError as error:

@@ -503,6 +503,21 @@ class Accessory:
 
 
 @dataclass(frozen=True)
+class AccessoryDatabase:
+    """A database in an accessory that a service's URL names, and that the backups contain.
+
+    `kind` is `postgres` or `mysql`; the latter is MariaDB too.
+    """
+
+    accessory: str
+    kind: str
+    name: str
+    user: str
+    port: int
+    password: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
 class Login:
     """The credentials for a registry."""
 
@@ -564,7 +579,8 @@ class ReleaseCommand:
 class Application:
     """The application on one host: names, services in upgrade order, data paths, public address.
 
-    `accessories_elsewhere` names those that only other hosts run.
+    `accessories_elsewhere` names those that only other hosts run. `databases` are in accessories of this host;
+    `uncovered_databases` describes the database URLs that no backup covers.
     """
 
     name: str
@@ -596,6 +612,8 @@ class Application:
     release_command: ReleaseCommand | None = None
     accessories: tuple[Accessory, ...] = ()
     accessories_elsewhere: tuple[str, ...] = ()
+    databases: tuple[AccessoryDatabase, ...] = ()
+    uncovered_databases: tuple[str, ...] = ()
     site: SiteOptions = SiteOptions()
     jobs: tuple[Job, ...] = ()
 
@@ -633,6 +651,11 @@ class Application:
     def has_site(self) -> bool:
         """Whether the host has a site: it runs a service with a port."""
         return bool(self.http_services)
+
+    @property
+    def has_database(self) -> bool:
+        """Whether backups contain a database."""
+        return bool(self.database or self.database_server or self.databases)
 
     @property
     def public_ports(self) -> tuple[int, ...]:

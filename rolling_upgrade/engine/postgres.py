@@ -46,6 +46,18 @@ begin
   end loop;
 end
 $clear$;"""
+#: Begin the transaction of a restore, and remove the application's objects.
+BEGIN_AND_CLEAR = f"""\
+set client_min_messages = error;
+set lock_timeout = '60s';
+begin;
+{_CLEAR}"""
+#: An awk program that removes the extensions in `there`, and all comments on extensions, from the list of a dump.
+KEEP_EXTENSIONS = """
+  BEGIN { for (count = split(there, names); count; count--) extension[names[count]] }
+  $4 == "EXTENSION" && $6 in extension { next }
+  $4 == "COMMENT" && $6 == "EXTENSION" { next }
+  { print }"""
 
 
 def password_file(home: str) -> str:
@@ -154,17 +166,10 @@ def restore(server: DatabaseServer, path: str, list_file: str) -> str:
 key=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \\n')
 there=$({ask} -c {extensions})
 contents=$(pg_restore --list {path})
-printf '%s\\n' "$contents" | awk -v there="$there" '
-  BEGIN {{ for (count = split(there, names); count; count--) extension[names[count]] }}
-  $4 == "EXTENSION" && $6 in extension {{ next }}
-  $4 == "COMMENT" && $6 == "EXTENSION" {{ next }}
-  {{ print }}' > {list_file}
+printf '%s\\n' "$contents" | awk -v there="$there" {quote(KEEP_EXTENSIONS)} > {list_file}
 said=$({{
   cat <<'CLEAR'
-set client_min_messages = error;
-set lock_timeout = '60s';
-begin;
-{_CLEAR}
+{BEGIN_AND_CLEAR}
 CLEAR
   {shell_join("pg_restore", *options)} --restrict-key="$key" --use-list={list_file} {path} && printf '\\n\\\\echo %s\\n' restored
 }} | {ask})

@@ -190,7 +190,7 @@ def _data_warnings(code: ExitCode, outcomes: Sequence[HostOutcome], host_runs: S
     for host in (outcome.summary.host for outcome in outcomes if outcome.has_released):
         plan, app = plans[host].plan, plans[host].application
         what = f"{host}: the release command was started, and no undo reverts what it changed in the data."
-        if app.database or app.database_server:
+        if app.has_database:
             restore = f"{PROGRAM} restore {plan.run_id} --env {plan.environment} --hosts {host}"
             yield f"{what} The backup taken before it is {plan.run_id}; to restore it: {restore}"
         else:

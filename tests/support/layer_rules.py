@@ -22,7 +22,7 @@ ORDER = (
 #: Which features each feature imports.
 FEATURE_IMPORTS = {
     "access": ("apply",),
-    "accessory": ("deploy", "exec", "operation", "registry", "status"),
+    "accessory": ("backup", "deploy", "exec", "operation", "registry", "status"),
     "apply": (),
     "attach": (),
     "backup": ("operation",),

@@ -19,7 +19,7 @@ from rolling_upgrade.engine import preflight
 from rolling_upgrade.engine.host import Cancelled
 from rolling_upgrade.engine.model import Accessory, Application, Environment, HostState
 from rolling_upgrade.engine.parallel import run_streams
-from rolling_upgrade.engine.plan import Plan
+from rolling_upgrade.engine.plan import Plan, Step
 from rolling_upgrade.engine.podman import accessory_container
 from rolling_upgrade.engine.shell import Script, direct, shell_join
 from rolling_upgrade.errors import (
@@ -34,6 +34,8 @@ from rolling_upgrade.errors import (
 )
 from rolling_upgrade.features import operation
 from rolling_upgrade.features.accessory.plan import AccessorySpec, Action, plan
+from rolling_upgrade.features.backup import shell as backups
+from rolling_upgrade.features.backup.manifest import BackupKind
 from rolling_upgrade.features.deploy import digests
 from rolling_upgrade.features.exec import shell as commands
 from rolling_upgrade.features.exec.input import has_input
@@ -43,6 +45,8 @@ from rolling_upgrade.features.status.workflow import accessory_json, accessory_r
 from rolling_upgrade.ssh.fabric_host import FabricHost
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
+#: The time limit of the backup before an upgrade.
+BACKUP_SECONDS = 3600
 _QUESTIONS = {
     Action.UP: "Start accessories of {environment}?",
     Action.RESTART: "Restart accessories of {environment}? Each stops for a moment.",
@@ -151,6 +155,7 @@ def _run(action: Action, env: str | None, options: Options) -> ExitCode:
                 removed=tuple(removed) if action is Action.DOWN else (),
                 data=options.data,
                 replaceable_token=operation.replaceable_token(state),
+                save=_save(app, run.context.run_id) if app.databases else None,
                 notes=resolved.notes,
             )
             return plan(state, spec)
@@ -158,6 +163,12 @@ def _run(action: Action, env: str | None, options: Options) -> ExitCode:
         spec = _operation_spec(action, environment, options)
         unfit = lambda host_run: preflight.accessories(host_run.state, chosen[host_run.name])  # noqa: E731
         return run.run(spec, operation.applications(environment), states, plan_host, unfit)
+
+
+def _save(app: Application, run_id: str) -> Step:
+    """Back up the databases, before an upgrade converts the data of one."""
+    body = backups.take(app, run_id, BackupKind.DEPLOY)
+    return Step("backup", "back up databases and configuration", body, BACKUP_SECONDS)
 
 
 def _check_names(environment: Environment, names: Sequence[str], states: Mapping[str, HostState] | None = None) -> None:

@@ -11,13 +11,15 @@ from enum import Enum
 from typing import Any
 
 from rolling_upgrade.engine import untrusted
+from rolling_upgrade.engine.accessory_database import MYSQL, POSTGRES
 from rolling_upgrade.engine.model import Application
 from rolling_upgrade.engine.paths import ID_PATTERN, backup_directory
 from rolling_upgrade.engine.shell import Script, direct, quote
 from rolling_upgrade.engine.untrusted import Malformed
 
-#: The only files that a backup may have.
+#: The only files that a backup may have, beside the dumps of databases in accessories.
 FILES = ("configuration.tar.gz", "database.db", "database.pgdump", "rows", "uploads.sums")
+_DUMP = re.compile(r"[a-z][a-z0-9-]{0,30}(?:\.[0-9]{1,3})?\.(?:pgdump|sql\.gz)")
 DATABASE_FILES = {"sqlite": ("database.db", "rows"), "postgres": ("database.pgdump",), "": ()}
 _FORMAT = 1
 _ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-z]{6}")
@@ -88,6 +90,7 @@ def read(app: str, id: str, text: str, **verification: Any) -> Backup:
     if (backup.app, backup.id) != (app, id):
         raise Malformed(f"its manifest belongs to {untrusted.line(backup.app)} {untrusted.line(backup.id)}")
     needed = (*DATABASE_FILES[backup.database], *(("uploads.sums",) if backup.uploads is not None else ()))
+    needed += tuple(database.file for database in backup.databases)
     lacking = [name for name in needed if backup.file(name) is None]
     if lacking:
         raise Malformed(f"its manifest does not name {', '.join(lacking)}")
@@ -110,6 +113,7 @@ def _typed(fields: dict[str, Any], verification: dict[str, Any]) -> Backup:
         database=fields["database"],
         journal_mode=str(fields["journal_mode"]),
         rows=_count(fields["rows"]),
+        databases=tuple(_database(entry) for entry in fields.get("databases", [])),
         uploads=None if uploads is None else _count(uploads),
         uploads_bytes=_count(fields["uploads_bytes"]),
         files=tuple(_file(entry) for entry in fields["files"]),
@@ -119,9 +123,16 @@ def _typed(fields: dict[str, Any], verification: dict[str, Any]) -> Backup:
 
 def _file(entry: dict[str, Any]) -> BackupFile:
     path, digest = str(entry["path"]), str(entry["sha256"])
-    if path not in FILES or not re.fullmatch(r"[0-9a-f]{64}", digest):
+    if (path not in FILES and not _DUMP.fullmatch(path)) or not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise ValueError(f"invalid file {path!r}")
     return BackupFile(path, _count(entry["bytes"]), digest)
+
+
+def _database(entry: dict[str, Any]) -> DatabaseBackup:
+    accessory, kind, name, file = (untrusted.string(entry[key]) for key in ("accessory", "kind", "name", "file"))
+    if kind not in {POSTGRES, MYSQL} or not _DUMP.fullmatch(file):
+        raise ValueError(f"invalid database {name!r}")
+    return DatabaseBackup(accessory, kind, name, file, _count(entry["tables"]), _count(entry["rows"]))
 
 
 def _count(value: object) -> int:
@@ -160,10 +171,23 @@ class BackupFile:
 
 
 @dataclass(frozen=True)
+class DatabaseBackup:
+    """The dump of a database in an accessory: its file, and the numbers of tables and rows in the dump."""
+
+    accessory: str
+    kind: str
+    name: str
+    file: str
+    tables: int
+    rows: int
+
+
+@dataclass(frozen=True)
 class Backup:
     """One backup on one host.
 
-    `database` is `sqlite`, `postgres` or '' for none; `rows` counts the rows of all SQLite tables. `uploads` is the
+    `database` is `sqlite`, `postgres` or '' for none; `rows` counts the rows of all SQLite tables. `databases` are those
+    in accessories. `uploads` is the
     number of uploaded files, None for a backup without uploads. `problem` is the reason for an unreadable manifest:
     then every field except the id is empty.
     """
@@ -177,12 +201,18 @@ class Backup:
     database: str = ""
     journal_mode: str = ""
     rows: int = 0
+    databases: tuple[DatabaseBackup, ...] = ()
     uploads: int | None = None
     uploads_bytes: int = 0
     files: tuple[BackupFile, ...] = ()
     verdict: Verdict = Verdict.UNVERIFIED
     verified_at: int = 0
     problem: str = ""
+
+    @property
+    def has_database(self) -> bool:
+        """Whether it has any database."""
+        return bool(self.database or self.databases)
 
     @property
     def bytes(self) -> int:

@@ -9,15 +9,16 @@ with values from the workstation, which has parsed the manifest.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
-from rolling_upgrade.engine import postgres, sqlite
+from rolling_upgrade.engine import accessory_database, postgres, sqlite
 from rolling_upgrade.engine.model import Application, DatabaseServer, HostState
 from rolling_upgrade.engine.nginx import site_file
 from rolling_upgrade.engine.paths import ID_PATTERN, backup_directory, enter, refuse_link
 from rolling_upgrade.engine.podman import ENTER, FIND_NAMESPACE, IN_NAMESPACE, in_namespace
 from rolling_upgrade.engine.prune_entry import Mode, prune_entry, size_of
 from rolling_upgrade.engine.shell import ENVIRONMENT, Script, quote, script, shell_join
-from rolling_upgrade.features.backup.manifest import DATABASE_FILES, Backup, BackupKind
+from rolling_upgrade.features.backup.manifest import DATABASE_FILES, Backup, BackupKind, DatabaseBackup
 
 #: The free space in KiB that a backup leaves on its file system.
 SPARE_KIB = 51_200
@@ -57,6 +58,7 @@ def take(
     running = _running(app) if state is None else _observed(state)
     return script(
         postgres.store_password(app),
+        accessory_database.store_passwords(app),
         f"id={quote(id)} kind={kind.value}",
         _run(app, kind, wait_seconds, running),
     )
@@ -130,6 +132,7 @@ def program(app: Application, kind: BackupKind) -> str:
             'mkdir "$part"',
             'cd "$part"',
             _database(app),
+            *(accessory_database.dump(app, database, _earlier(app)) for database in app.databases),
             _configuration(app),
             f"if {_has_uploads(app)}; then\n{_uploads(app)}\nfi" if with_uploads else "",
             _finish(app, with_uploads=with_uploads),
@@ -154,7 +157,7 @@ mkdir -p {quote(directory)}{f" {quote(files)}" if with_uploads else ""}
 rm -rf "$part"
 trap 'rm -rf "$part" "$uploads_part"' EXIT
 trap 'exit 143' HUP INT TERM PIPE
-database='' journal_mode='' rows=0 uploads=null uploads_bytes=0
+database='' databases='' journal_mode='' rows=0 uploads=null uploads_bytes=0
 {sqlite.functions() if app.database else ":"}
 {functions() if with_uploads else ":"}"""
 
@@ -200,6 +203,7 @@ room() {{
         f"need={need}",
         # The server's answer is untrusted: Bash executes commands inside arithmetic.
         "case $need in '' | *[!0-9]*) echo 'the size of the database is not a number'; exit 1 ;; esac",
+        *(accessory_database.kib(app, database) for database in app.databases),
         f'room {directory} "$need"',
     ]
     if with_uploads:
@@ -232,7 +236,7 @@ def _database(app: Application) -> str:
         return f"database=postgres\n{postgres.dump(app.database_server)}"
     if not app.database:
         return ":"
-    earlier = f"{quote(f'{backup_directory(app)}/{app.name}-')}{ID_PATTERN}/manifest.json"
+    earlier = _earlier(app)
     return f"""\
 {refuse_link(app.database.rpartition("/")[0])}
 if {sqlite.exists(app.database)}; then
@@ -243,6 +247,11 @@ elif [ "$kind" != deploy ] && grep -qs '^  "database": "sqlite"' {earlier}; then
 else
   echo "database: none yet"
 fi"""
+
+
+def _earlier(app: Application) -> str:
+    """Return the shell pattern of all manifests."""
+    return f"{quote(f'{backup_directory(app)}/{app.name}-')}{ID_PATTERN}/manifest.json"
 
 
 def _configuration(app: Application) -> str:
@@ -296,6 +305,7 @@ cat > .manifest <<MANIFEST
   "database": "$database",
   "journal_mode": "$journal_mode",
   "rows": $rows,
+  "databases": [$databases],
   "uploads": $uploads,
   "uploads_bytes": $uploads_bytes,
   "files": [$files
@@ -326,6 +336,8 @@ has() {{ case "$newline$1$newline" in *"$newline$2$newline"*) ;; *) return 1 ;; 
 damaged=$(grep -ls '^damaged' {backups}/verified || [ $? -le 2 ])
 deploys=$(grep -ls '^  "kind": "deploy"' {backups}/manifest.json || [ $? -le 2 ])
 without_data=$(grep -ls '^  "database": ""' {backups}/manifest.json || [ $? -le 2 ])
+# A backup whose only databases are in accessories has data.
+if [ -n "$without_data" ]; then without_data=$(printf '%s\\n' "$without_data" | tr '\\n' '\\0' | xargs -0 grep -Ls '^  "databases": \\[{{' || [ $? -le 123 ]); fi
 without_uploads=$(grep -ls '^  "uploads": null' {backups}/manifest.json || [ $? -le 2 ])
 good=$(grep -s '"outcome": *"good"' {history} | grep -o '"id": *"[^"]*"' | cut -d '"' -f 4) || good=''
 for place; do
@@ -469,6 +481,7 @@ def _checked(app: Application, backup: Backup, *, database: bool, files: bool) -
         for tool in tools
     )
     names = [*(DATABASE_FILES[backup.database] if database else ()), *(["uploads.sums"] if files else [])]
+    names += [found.file for found in backup.databases] if database else []
     if database and files:
         names = [file.path for file in backup.files]
     expected = [file for file in backup.files if file.path in names]
@@ -490,15 +503,8 @@ same() {{
         *(shell_join("same", file.path, file.bytes, file.sha256) for file in expected),
         'mkdir "$scratch"',
     ]
-    if database and backup.database == "sqlite":
-        parts.append(_scratch_sqlite(backup))
-    if database and backup.database == "postgres":
-        parts.append(f"""\
-if ! {postgres.check("database.pgdump")} 2> "$scratch/said"; then
-  if grep -q 'unsupported version' "$scratch/said"; then cat "$scratch/said"; exit 1; fi
-  damaged "$(cat "$scratch/said")"
-fi""")
-        parts += [_rehearsed(app, app.database_server, backup)] if files and app.database_server else []
+    if database:
+        parts += _databases_checked(app, backup, rehearsed=files)
     if backup.file("configuration.tar.gz") and files and database:
         parts.append("if ! tar -xzOf configuration.tar.gz > /dev/null; then damaged 'configuration.tar.gz'; fi")
     if files and backup.uploads is not None:
@@ -506,6 +512,22 @@ fi""")
         parts.append('list=$(pwd)/uploads.sums\nsaid=$(uploads_whole "$list" "$scratch/said") || damaged "$said"')
     parts.append(f"echo {quote(_summary(backup, database=database, files=files))}")
     return in_namespace("\n".join(parts))
+
+
+def _databases_checked(app: Application, backup: Backup, *, rehearsed: bool) -> Iterator[str]:
+    """Yield the checks of each database; with `rehearsed`, a dump is restored into a scratch database."""
+    if backup.database == "sqlite":
+        yield _scratch_sqlite(backup)
+    if backup.database == "postgres":
+        yield f"""\
+if ! {postgres.check("database.pgdump")} 2> "$scratch/said"; then
+  if grep -q 'unsupported version' "$scratch/said"; then cat "$scratch/said"; exit 1; fi
+  damaged "$(cat "$scratch/said")"
+fi"""
+        if rehearsed and app.database_server:
+            yield _rehearsed(app, app.database_server, backup)
+    for found in backup.databases:
+        yield _dump_in_accessory(app, backup, found, rehearsed=rehearsed)
 
 
 def _scratch_sqlite(backup: Backup) -> str:
@@ -529,9 +551,30 @@ def _rehearsed(app: Application, server: DatabaseServer, backup: Backup) -> str:
     return f'{postgres.access(app)}\n{postgres.rehearse(server, "database.pgdump", name)}\necho "$rehearsed"'
 
 
+def _dump_in_accessory(app: Application, backup: Backup, found: DatabaseBackup, *, rehearsed: bool) -> str:
+    """Read the dump in its accessory, compare its counts, and restore it into a scratch database if `rehearsed`."""
+    known = [
+        one for one in app.databases if (one.accessory, one.name, one.kind) == (found.accessory, found.name, found.kind)
+    ]
+    if not known:
+        problem = f"the database {found.name} of the accessory {found.accessory} is not configured on this host: its dump cannot be checked"
+        return f"echo {quote(problem)}; exit 1"
+    [database], path = known[:1], quote(found.file)
+    scratch = f"{app.name}_verify_{backup.id}".lower().replace("-", "_")
+    expected = f"{found.tables} {found.rows}"
+    check = f"""\
+{accessory_database.access(app, database)}
+counts=$({accessory_database.counted(app, database, path)} 2> "$scratch/said") || damaged "$(cat "$scratch/said")"
+if [ "$counts" != {quote(expected)} ]; then damaged "{found.file} has $counts tables and rows instead of {expected}"; fi"""
+    if not rehearsed:
+        return check
+    return f"{check}\n{accessory_database.rehearse(app, database, path, scratch, found.rows)}"
+
+
 def _summary(backup: Backup, *, database: bool, files: bool) -> str:
     parts = [f"{backup.rows} rows"] if database and backup.database == "sqlite" else []
     parts += ["a readable dump"] if database and backup.database == "postgres" else []
+    parts += [f"{one.name} of {one.accessory} with {one.rows} rows" for one in backup.databases if database]
     parts += [f"{backup.uploads} uploaded files"] if files and backup.uploads is not None else []
     return f"backup {backup.id} is intact: {', '.join(parts) or 'its configuration'}"
 

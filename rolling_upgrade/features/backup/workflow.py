@@ -75,8 +75,10 @@ def show(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bool
     environment = config.load(env, root=root, hosts=hosts)
     with opened(environment) as fleet:
         listed, lost = fleet.on_reachable(lambda host: _read_backups(host, fleet))
-    content = backup_json(environment.name, listed, lost)
-    print_result(content if json else backup_lines(listed, lost), environment.secrets)
+    uncovered = {text: None for target in environment.targets for text in target.application.uncovered_databases}
+    content = backup_json(environment.name, listed, lost) | {"uncovered_databases": list(uncovered)}
+    warnings = [f"warning: no backup contains the database of {text}" for text in uncovered]
+    print_result(content if json else [*backup_lines(listed, lost), *warnings], environment.secrets)
     return ExitCode.FAILED if lost else ExitCode.DONE
 
 
@@ -262,6 +264,7 @@ def _backup_json(backup: Backup, now: int) -> dict[str, Any]:
         "bytes": backup.bytes,
         "database": backup.database or None,
         "rows": backup.rows,
+        "databases": backup.databases,
         "uploads": backup.uploads,
         "uploads_bytes": backup.uploads_bytes,
         "release": backup.release,

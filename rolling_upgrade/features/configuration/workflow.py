@@ -273,7 +273,7 @@ def _derived(target: Target) -> dict[str, Effective]:
         *_site(app),
         ("services", ", ".join(service.name for service in app.services)),
         ("home on the host", app.home),
-        ("backups of the database", backup_directory(app) if app.database or app.database_server else ""),
+        ("backups of the database", backup_directory(app) if app.has_database else ""),
         ("backups of the uploads", app.uploads_backups or backup_directory(app) if app.uploads else ""),
         ("full chain", f"{app.full_chain.path} on {app.full_chain.service}'s service port" if app.full_chain else ""),
     ]

@@ -7,6 +7,7 @@ back.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rolling_upgrade.engine import health_gate, jobs, locking, maintenance, podman, postgres
@@ -65,13 +66,28 @@ class DataRestore:
                 problems.append(
                     (f"backup {backup.id} holds neither the database nor uploads of this application", other)
                 )
-            if self.database and backup.database != (
-                "postgres" if app.database_server else "sqlite" if app.database else ""
-            ):
+            own = "postgres" if app.database_server else "sqlite" if app.database else ""
+            if self.database and backup.database != own and (backup.database or not backup.databases):
                 kind = backup.database or "no database"
                 problems.append(
                     (f"backup {backup.id} has {kind}, but the application uses a different database", other)
                 )
+            known = [found for _, found in restore.databases_in(app, backup)]
+            if self.database:
+                problems += [
+                    (
+                        f"backup {backup.id} has the database {found.name} of the accessory {found.accessory}, which this "
+                        "host does not have",
+                        "Declare the accessory, and name the database in a URL of a service",
+                    )
+                    for found in backup.databases
+                    if found not in known
+                ]
+                problems += [
+                    (f"the accessory {found.accessory} is not running", f"Start it: {PROGRAM} accessory.up")
+                    for found in known
+                    if (container := state.accessory(found.accessory)) is None or not container.running
+                ]
             if self.files and backup.uploads is None:
                 problems.append(
                     (f"backup {backup.id} holds no uploaded files", "Add --only database, or choose another")
@@ -214,14 +230,20 @@ def plan_restore(state: HostState, spec: RestoreSpec, rollout: RolloutPolicy) ->
 def _notes(state: HostState, data: DataRestore) -> tuple[str, ...]:
     backup = data.backup
     rows = f" ({backup.rows} rows)" if backup.database == "sqlite" else ""
-    parts = [f"the database{rows}"] if data.database else []
+    parts = [f"the database{rows}"] if data.database and backup.database else []
+    parts += [f"{one.name} of {one.accessory} ({one.rows} rows)" for one in backup.databases if data.database]
     parts += [f"{backup.uploads} uploaded files"] if data.files else []
     kept = "" if data.files or not data.app.uploads else "; uploaded files stay as they are"
     page_note = _page_note(state, data.app)
     return (
-        f"backup {backup.id} of {backup.time}: {' and '.join(parts)} replace the current data{kept}",
+        f"backup {backup.id} of {backup.time}: {_listed(parts)} replace the current data{kept}",
         *([page_note] if page_note else []),
     )
+
+
+def _listed(parts: Sequence[str]) -> str:
+    """Join parts of a sentence: `a, b and c`."""
+    return " and ".join(part for part in (", ".join(parts[:-1]), *parts[-1:]) if part)
 
 
 def _page_note(state: HostState, app: Application) -> str:
@@ -256,7 +278,7 @@ def _writes(app: Application, service: Service) -> bool:
     data = [f"{path}/" for path in (app.database.rpartition("/")[0], app.uploads) if path]
     mounted = [f"{mount.source}/" for mount in service.mounts]
     mounts_data = any(path.startswith(source) or source.startswith(path) for path in data for source in mounted)
-    return mounts_data or app.database_server is not None
+    return mounts_data or app.database_server is not None or bool(app.databases)
 
 
 def _verify(app: Application, containers: tuple[Container, ...]) -> Step:

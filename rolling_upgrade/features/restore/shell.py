@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rolling_upgrade.engine import jobs, postgres, sqlite
-from rolling_upgrade.engine.model import Application, DatabaseServer
+from rolling_upgrade.engine import accessory_database, jobs, postgres, sqlite
+from rolling_upgrade.engine.model import AccessoryDatabase, Application, DatabaseServer
 from rolling_upgrade.engine.paths import refuse_link
 from rolling_upgrade.engine.podman import ENTER, FIND_NAMESPACE, IN_NAMESPACE, in_namespace
 from rolling_upgrade.engine.shell import quote, shell_join
 from rolling_upgrade.features.backup import shell as backups
-from rolling_upgrade.features.backup.manifest import Backup
+from rolling_upgrade.features.backup.manifest import Backup, DatabaseBackup
 from rolling_upgrade.features.backup.shell import backup_path, uploads_path
 
 _JOURNALS = ("-wal", "-shm", "-journal")
@@ -57,13 +57,12 @@ def _stopped(app: Application, run_id: str) -> str:
 def _mounting(app: Application) -> str:
     """Return the shell function `mounting`, which prints `NAME APP` of each running container that can write to the data.
 
-    These containers mount a directory with data. With a database server, all containers of the application can.
+    These containers mount a directory with data. With a database server or a database in an accessory, all containers of
+    the application can. Accessories are no writers: a database must run to be restored.
     """
-    connected = f'$2 == "{app.name}"' if app.database_server else "0"
+    connected = f'$2 == "{app.name}"' if app.database_server or app.databases else "0"
     directories = [path for path in (app.database.rpartition("/")[0], app.uploads) if path]
-    names = (
-        '{{.Name}} {{with index .Config.Labels "rolling.app"}}{{.}}{{else}}-{{end}}{{range .Mounts}} {{.Source}}{{end}}'
-    )
+    names = '{{if not (index .Config.Labels "rolling.accessory")}}{{.Name}} {{with index .Config.Labels "rolling.app"}}{{.}}{{else}}-{{end}}{{range .Mounts}} {{.Source}}{{end}}{{end}}'
     return f"""\
 mounting() {{
   ids=$(podman ps --quiet)
@@ -71,7 +70,7 @@ mounting() {{
   # shellcheck disable=SC2086  # ids are hexadecimal words
   podman container inspect --format {quote(names)} $ids | awk -v data={quote(" ".join(directories))} '
     BEGIN {{ count = split(data, paths, " ") }}
-    {{
+    NF {{
       if ({connected}) hit[$1 " " $2] = 1
       for (field = 3; field <= NF; field++) for (path = 1; path <= count; path++)
         if (index($field "/", paths[path] "/") == 1 || index(paths[path] "/", $field "/") == 1) hit[$1 " " $2] = 1
@@ -86,6 +85,42 @@ def no_writers() -> str:
 
 
 def restore_database(app: Application, backup: Backup, run_id: str) -> str:
+    """Restore the database of the application, and those in accessories."""
+    parts = [_restore_own(app, backup, run_id)] if backup.database else []
+    for database, found in databases_in(app, backup):
+        path, began = _dump_and_mark(app, database, backup.id, found.file, run_id)
+        parts.append(accessory_database.restore(app, database, path, began))
+        parts.append(f"echo {quote(f'{found.name} of {found.accessory} is restored: {found.rows} rows')}")
+    return "\n".join(f"(\nset -eu\n{part}\n)" for part in parts)
+
+
+def undo_database(app: Application, backup: Backup, run_id: str) -> str:
+    """Bring the former databases back, also if the restore was interrupted at any point."""
+    parts = [_undo_own(app, backup, run_id)] if backup.database else []
+    for database, _ in databases_in(app, backup):
+        former = accessory_database.file_name(app.databases, database)
+        path, began = _dump_and_mark(app, database, run_id, former, run_id)
+        parts.append(accessory_database.undo(app, database, path, began))
+    return "\n".join(f"(\nset -eu\n{part}\n)" for part in parts)
+
+
+def databases_in(app: Application, backup: Backup) -> tuple[tuple[AccessoryDatabase, DatabaseBackup], ...]:
+    """Return the application's databases in accessories that the backup has."""
+    return tuple(
+        (database, found)
+        for database in app.databases
+        for found in backup.databases
+        if (database.accessory, database.name, database.kind) == (found.accessory, found.name, found.kind)
+    )
+
+
+def _dump_and_mark(app: Application, database: AccessoryDatabase, id: str, file: str, run_id: str) -> tuple[str, str]:
+    """Return shell words: the dump of a database in a backup, and the mark of its restore."""
+    mark = accessory_database.file_name(app.databases, database)
+    return quote(f"{backup_path(app, id)}/{file}"), quote(f"{app.home}/journal/{run_id}/{mark}.began")
+
+
+def _restore_own(app: Application, backup: Backup, run_id: str) -> str:
     """Move the database and its journals aside; rename the backup's database into place with the same owner and mode."""
     if backup.database == "postgres" and app.database_server:
         return _restore_postgres(app, app.database_server, backup, run_id)
@@ -125,7 +160,7 @@ echo "the database of backup {backup.id} is in place: {backup.rows} rows\""""
     return _without_writers(app, program)
 
 
-def undo_database(app: Application, backup: Backup, run_id: str) -> str:
+def _undo_own(app: Application, backup: Backup, run_id: str) -> str:
     """Bring the former database back, also if the restore was interrupted at any point."""
     if backup.database == "postgres" and app.database_server:
         return _undo_postgres(app, app.database_server, run_id)

@@ -72,7 +72,7 @@ def _check_options(backup: str, only: str, env: str | None) -> None:
 
 def _restore(app: Application, backup: Backup, run_id: str, only: str) -> DataRestore:
     """Restore the named part, else every part that the backup and the application have."""
-    database, files = bool(backup.database), bool(app.uploads) and backup.uploads is not None
+    database, files = backup.has_database, bool(app.uploads) and backup.uploads is not None
     if only:
         database, files = only == "database", only == "uploads"
     return DataRestore(app, backup, run_id, database=database, files=files)

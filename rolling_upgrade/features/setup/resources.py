@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rolling_upgrade import rendering
-from rolling_upgrade.engine import mount_owner, postgres
+from rolling_upgrade.engine import accessory_database, mount_owner, postgres
 from rolling_upgrade.engine.model import Accessory, Application, Preparation, Service, Target
 from rolling_upgrade.engine.nginx import program_directory, request_log, site_file
 from rolling_upgrade.engine.paths import ROOTED, backup_directory, rooted
@@ -352,15 +352,25 @@ def remove_request_log(app: Application) -> Script:
 
 
 def _password(app: Application, user: str) -> tuple[Resource, ...]:
-    if app.database_server is None or not app.database_server.password:
-        return ()
-    path, content = postgres.password_file(app.home), postgres.password_line(app.database_server)
+    """The passwords of the databases, which a scheduled backup needs before anything else has written them."""
+    named = [
+        (f"the password of {one.name} of {one.accessory}", accessory_database.password_file(app, one), one.password)
+        for one in app.databases
+        if one.password
+    ]
+    if app.database_server is not None and app.database_server.password:
+        content = postgres.password_line(app.database_server)
+        named.append(("the password of the database", postgres.password_file(app.home), content))
+    return tuple(_password_file(title, path, content, user) for title, path, content in named)
+
+
+def _password_file(title: str, path: str, content: str, user: str) -> Resource:
     # The check passes no hash of the password on a command line: every user of the host can read those.
     read = f"test -f {quote(path)} && stat -c '%U %a' {quote(path)} && head -c {len(content.encode()) + 1} {quote(path)} | sha256sum"
     expected = f"{user} 600\n{sha256(content.encode())}  -"
     test = f'test "$({output_of_user(user, read)})" = {quote(expected)}'
-    apply = script_as_user(user, write_file(path, content, secret=True))
-    return (Resource("database password", f"the password of the database for backups ({path}, 600)", test, apply),)
+    write = script(shell_join("mkdir", "-p", path.rpartition("/")[0]), write_file(path, content, secret=True))
+    return Resource(f"password {path}", f"{title} for backups ({path}, 600)", test, script_as_user(user, write))
 
 
 def _watchdog(app: Application, user: str, install: Script, version: str) -> Resource:

@@ -7,9 +7,19 @@ from dataclasses import replace
 import pytest
 
 from rolling_upgrade import rendering
-from rolling_upgrade.engine.model import Color, HostResult, HostState, Mount, RolloutPolicy
+from rolling_upgrade.engine.model import (
+    AccessoryContainer,
+    AccessoryDatabase,
+    Application,
+    Color,
+    HostResult,
+    HostState,
+    Image,
+    Mount,
+    RolloutPolicy,
+)
 from rolling_upgrade.engine.plan import Plan
-from rolling_upgrade.features.backup.manifest import Backup, BackupFile, Verdict
+from rolling_upgrade.features.backup.manifest import Backup, BackupFile, DatabaseBackup, Verdict
 from rolling_upgrade.features.restore.plan import DataRestore, RestoreSpec, plan_restore
 from tests.support.sample import LOCK, application, backend, frontend
 from tests.support.states import RUN, as_wanted
@@ -168,3 +178,53 @@ def test_unfit_host_is_refused(fact: str, problem: str) -> None:
     state = replace(FIT, facts=tuple((key, "no" if key == fact else value) for key, value in FIT.facts))
 
     assert problem in " ".join(str(finding) for finding in DataRestore(APP, BACKUP, RESTORE.id).unfit(state))
+
+
+SHOP = AccessoryDatabase("db", "postgres", "shop", "shop", 5432)
+INSIDE = DatabaseBackup("db", "postgres", "shop", "db.pgdump", 2, 7)
+WITH_ACCESSORY = replace(APP, database="", uploads="", databases=(SHOP,))
+TAKEN = Backup(BACKUP.id, app="shop", databases=(INSIDE,), files=(BackupFile("db.pgdump", 9, "a" * 64),))
+DB = AccessoryContainer("db", "shop-accessory-db", True, "running", "", 0, 0, Image("postgres", "17"))
+UP = replace(as_wanted(WITH_ACCESSORY), facts=FIT.facts, accessories=(DB,))
+
+
+def of_accessory(backup: Backup = TAKEN, app: Application = WITH_ACCESSORY) -> DataRestore:
+    return DataRestore(app, backup, RESTORE.id, files=False)
+
+
+def test_unfit_restore_of_a_database_in_an_accessory() -> None:
+    assert of_accessory().unfit(UP) == ()
+    stopped = replace(UP, accessories=(replace(DB, running=False),))
+    assert ["not running" in str(finding) for finding in of_accessory().unfit(stopped)] == [True]
+    assert ["not running" in str(finding) for finding in of_accessory().unfit(replace(UP, accessories=()))] == [True]
+
+
+@pytest.mark.parametrize("changes", [{"accessory": "other"}, {"name": "other"}, {"kind": "mysql"}])
+def test_unfit_restore_of_a_database_that_is_not_configured(changes: dict[str, str]) -> None:
+    backup = replace(TAKEN, databases=(replace(INSIDE, **changes),))  # type: ignore[arg-type]
+
+    [finding] = of_accessory(backup).unfit(UP)
+
+    assert "which this host does not have" in finding.problem
+
+
+def test_plan_restore_of_a_database_in_an_accessory_restores_it_and_undoes_it_from_the_backup_before() -> None:
+    spec = RestoreSpec("production", of_accessory(), RESTORE, LOCK)
+
+    steps = {step.id: step for step in plan_restore(UP, spec, RolloutPolicy()).steps}
+
+    assert f"{BACKUP.id}/db.pgdump" in steps["database"].script.text
+    undo = steps["database"].undo
+    assert undo is not None
+    assert f"{RESTORE.id}/db.pgdump" in undo.text
+    assert undo.text.index("podman stop") < undo.text.index("db.pgdump.began")
+
+
+def test_plan_restore_with_a_database_in_an_accessory_stops_every_service_and_no_accessory() -> None:
+    """Every service may write to the database, and the database has to run to be restored."""
+    spec = RestoreSpec("production", of_accessory(), RESTORE, LOCK)
+
+    steps = {step.id: step for step in plan_restore(UP, spec, RolloutPolicy()).steps}
+
+    assert steps["frontend.start"].undo is not None
+    assert 'index .Config.Labels "rolling.accessory"' in steps["stop"].script.text
