@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from rolling_upgrade.engine import accessory, observation, preflight, untrusted
+from rolling_upgrade.engine import accessory, jobs, observation, preflight, untrusted
 from rolling_upgrade.engine.model import Application, Diagnosis, HostState, Level
 from rolling_upgrade.engine.nginx import site_helper
 from rolling_upgrade.engine.shell import Script, direct, quote, shell_join
@@ -99,7 +99,19 @@ def diagnose(state: HostState, app: Application, facts: HostFacts) -> tuple[Diag
         refused = [
             Diagnosis(state.host, Level.OK, "ready for a deploy: tools, directories, rights, ports, names, space")
         ]
-    checks = (_versions, _storage, _identities, _rights, _programs, _clock, _nginx, _certificate, _accessories, _upkeep)
+    checks = (
+        _versions,
+        _storage,
+        _identities,
+        _rights,
+        _programs,
+        _clock,
+        _nginx,
+        _certificate,
+        _accessories,
+        _jobs,
+        _upkeep,
+    )
     rest = [Diagnosis(state.host, *row) for check in checks for row in check(state, app, facts)]
     return (*refused, *rest)
 
@@ -250,6 +262,19 @@ def _accessories(state: HostState, app: Application, _: HostFacts) -> Iterator[R
         yield _warning(f"{service}: the host in {key} is the accessory {name}, which is not on this host", remedy)
     if declared and all(not accessory.problem(name, state) for name in declared):
         yield _ok(f"the accessories are healthy: {', '.join(declared)}")
+
+
+def _jobs(state: HostState, app: Application, _: HostFacts) -> Iterator[Row]:
+    for job in jobs.states(state, app):
+        if job.failed:
+            command = (
+                f"{PROGRAM} logs --job {job.name} shows its output, {PROGRAM} job.run --name {job.name} repeats it"
+            )
+            yield _warning(f"the last run of the job {job.name} failed: {job.outcome}", command)
+    if jobs.differ(state, app) and state.last_good is not None:
+        yield _warning("its jobs are not those of services.yaml, or a timer does not run", f"{PROGRAM} deploy")
+    elif app.jobs:
+        yield _ok(f"the timers of its jobs run: {', '.join(job.name for job in app.jobs)}")
 
 
 def _upkeep(state: HostState, _: Application, facts: HostFacts) -> Iterator[Row]:

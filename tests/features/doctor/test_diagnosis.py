@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from rolling_upgrade.engine import preflight
-from rolling_upgrade.engine.model import Diagnosis, HostState, Level, Lock, Tls
+from rolling_upgrade.engine.jobs import content_hash
+from rolling_upgrade.engine.model import Diagnosis, HostState, Job, Level, Lock, Tls
 from rolling_upgrade.engine.site import client as site
 from rolling_upgrade.engine.site.schema import dump
 from rolling_upgrade.features.doctor.diagnosis import HostFacts, diagnose
@@ -160,3 +161,30 @@ def test_diagnose_refusals_are_exactly_those_of_a_deploy(host_state: HostState) 
 
     assert refused
     assert refused == [finding.problem for finding in preflight.findings(host_state, APP)]
+
+
+JOB = Job("cleanup", "backend", ("./clean",), "@daily", ("*-*-* 00:00:00",))
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ((("jobs", "HASH"), ("job.cleanup", "inactive/success 0 1 2 r1/1 r1")), []),
+        (
+            (("jobs", "HASH"), ("job.cleanup", "inactive/exit-code 7 1 2 r1/1 r1")),
+            ["the last run of the job cleanup failed: exit code 7"],
+        ),
+        ((("job.cleanup", "inactive//"),), ["its jobs are not those of services.yaml, or a timer does not run"]),
+    ],
+)
+def test_failed_job_and_stopped_timer_are_warnings(facts: tuple[tuple[str, str], ...], expected: list[str]) -> None:
+    app = replace(APP, jobs=(JOB,))
+    given = tuple((key, content_hash(app) if value == "HASH" else value) for key, value in facts)
+    host_state = state()
+    rows = diagnose(
+        replace(host_state, facts=(*host_state.facts, *given)),
+        app,
+        HostFacts(HEALTHY, NOW, NOW + 1, SITE_HASH, "h", "b"),
+    )
+
+    assert [row.what for row in rows if "job" in row.what and row.level is not Level.OK] == expected
