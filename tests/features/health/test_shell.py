@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from rolling_upgrade.engine.model import Tls
+from rolling_upgrade.engine.model import Check, Kind, Tls
 from tests.support.health_site import LENIENT, TIMEOUT, Site, check, failed
+from tests.support.sample import worker
 from tests.support.servers import certificate, hang, serve
 
 
@@ -122,3 +123,49 @@ def test_check_without_a_served_certificate_says_so(how: str, site: Site) -> Non
         report = site.check(secured, seconds=0.5)
 
     assert check(report, "certificate").detail == "Nginx serves no certificate"
+
+
+def ready_checks(site: Site, podman: str, *, seconds: float = 5) -> dict[str, Check]:
+    """Check the site with three workers; `podman` are the cases of the stand-in for `podman`."""
+    command = replace(worker().gate, ready=("check", "it's up"), ready_timeout_seconds=seconds)
+    services = (worker(name="a", gate=command), worker(name="b"), worker(name="c", gate=command))
+    site.programs.add(
+        "podman",
+        f'case "$*" in ps*) echo 1 ;; {podman} *Healthcheck*) ;; *ExecIDs*) echo 0 ;; container*) cat "$here/rows" ;; esac',
+    )
+    (site.home / "live/c.green").touch()
+    report = site.check(replace(site.app, services=(*site.app.services, *services)))
+    return {check.service: check for check in report.checks if check.kind is Kind.READY}
+
+
+def test_check_runs_the_command_of_a_service_in_its_active_container(site: Site) -> None:
+    podman = """"exec shop-a-blue check it's up") exit 0 ;; *exec*green*) echo first; echo not yet; exit 3 ;;"""
+
+    found = ready_checks(site, podman)
+
+    assert {name: (check.ok, check.detail) for name, check in found.items()} == {
+        "a": (True, "its command succeeds"),
+        "c": (False, "not yet"),
+    }
+
+
+def test_check_runs_the_healthcheck_of_a_worker_without_a_command(site: Site) -> None:
+    podman = "*Healthcheck*) echo 'CMD 7' ;; 'healthcheck run shop-b-blue') echo unhealthy; exit 1 ;; *exec*) ;;"
+
+    assert (ready_checks(site, podman)["b"].ok, ready_checks(site, podman)["b"].detail) == (False, "unhealthy")
+
+
+def test_check_command_without_an_end_times_out_alone(site: Site) -> None:
+    began = time.monotonic()
+    podman = "*shop-a-blue*check*) sleep 30 ;; *exec*) ;;"
+
+    found = ready_checks(site, podman, seconds=1)
+
+    assert (found["a"].detail, found["c"].ok) == ("no answer within 1 s", True)
+    assert time.monotonic() - began < 20
+
+
+def test_check_starts_no_command_beside_eight_that_have_not_ended(site: Site) -> None:
+    found = ready_checks(site, "*ExecIDs*shop-a-blue) echo 8 ;; *exec*) ;;")
+
+    assert (found["a"].detail, found["c"].ok) == ("8 earlier commands have not ended", True)

@@ -12,6 +12,7 @@ from rolling_upgrade.engine.model import (
     AccessoryDatabase,
     Application,
     Color,
+    Handoff,
     HostResult,
     HostState,
     Image,
@@ -21,7 +22,7 @@ from rolling_upgrade.engine.model import (
 from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.features.backup.manifest import Backup, BackupFile, DatabaseBackup, Verdict
 from rolling_upgrade.features.restore.plan import DataRestore, RestoreSpec, plan_restore
-from tests.support.sample import LOCK, application, backend, frontend
+from tests.support.sample import LOCK, application, backend, frontend, worker
 from tests.support.states import RUN, as_wanted
 
 APP = replace(application(), uploads="/srv/shop/uploads")
@@ -33,12 +34,12 @@ FIT = replace(as_wanted(APP), facts=(("home", "yes"), ("has_rsync", "yes"), ("ha
 RESTORE = replace(RUN, action="restore")
 
 
-def plan(state: HostState = FIT, *, database: bool = True, files: bool = True) -> Plan:
-    observed = replace(state, site=rendering.nginx_site(APP))
-    page = rendering.maintenance_page(APP)
+def plan(state: HostState = FIT, *, app: Application = APP, database: bool = True, files: bool = True) -> Plan:
+    observed = replace(state, site=rendering.nginx_site(app))
+    page = rendering.maintenance_page(app)
     spec = RestoreSpec(
         "production",
-        DataRestore(APP, BACKUP, RESTORE.id, database=database, files=files),
+        DataRestore(app, BACKUP, RESTORE.id, database=database, files=files),
         RESTORE,
         LOCK,
         page=page,
@@ -228,3 +229,23 @@ def test_plan_restore_with_a_database_in_an_accessory_stops_every_service_and_no
 
     assert steps["frontend.start"].undo is not None
     assert 'index .Config.Labels "rolling.accessory"' in steps["stop"].script.text
+
+
+def test_plan_restore_starts_an_exclusive_worker_alone_also_in_the_undo() -> None:
+    """A killed handover may have left its candidate running."""
+    data = (Mount("/srv/shop/data", "/data"),)
+    app = replace(APP, services=(*APP.services, worker(mounts=data, handoff=Handoff.EXCLUSIVE)))
+    steps = {step.id: step for step in plan(replace(FIT, containers=as_wanted(app).containers), app=app).steps}
+
+    start, stop = steps["worker.start"].script.text, steps["stop"].undo
+    assert stop is not None
+    assert start.index("stop_for_good shop-worker-green 4") < start.index("podman start shop-worker-blue")
+    assert 'shop-worker-green) ;; *) podman start "$name"' in stop.text
+    assert stop.text.index("stop_for_good shop-worker-green 4") < stop.text.index("podman start shop-worker-blue")
+
+
+def test_plan_restore_verifies_workers_by_their_gates_alone() -> None:
+    app = application(worker(), full_chain=None)
+    steps = {step.id: step for step in plan(replace(FIT, containers=as_wanted(app).containers), app=app).steps}
+
+    assert "curl" not in steps["worker.start"].script.text + steps["verify"].script.text
