@@ -231,3 +231,18 @@ def test_restore_stops_and_starts_workers(site: Site, web1: Host) -> None:
     site.run_ok("restore", backup)
     assert assert_exclusive(web1) == ["start v1", "stop v1", "start v1"]
     assert events(web1, "mailer") == ["start v1", "stop v1", "start v1"]
+
+
+@pytest.mark.extended
+def test_exclusive_service_with_a_port_pauses_and_returns(site: Site) -> None:
+    host = site.lab.hosts[0]
+    with site.edited_services() as content:
+        content["services"][0]["handoff"] = "exclusive"
+    output = site.deploy_ok("v2")
+    assert "backend is exclusive: blue stops before green starts; visitors get errors in between" in output
+    assert (site.version(host), site.running_container(host)) == ("v2", "memoryark-backend-green")
+    code, output = site.deploy("never-healthy")
+    assert (code, site.version(host), site.running_container(host)) == (1, "v2", "memoryark-backend-green"), output
+    site.run_ok("rollback")
+    assert (site.version(host), site.running_container(host)) == ("v1", "memoryark-backend-blue")
+    site.run_ok("status")
