@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from itertools import permutations
 
 import pytest
 
 from rolling_upgrade.config.ports import assigned, uses
 from rolling_upgrade.engine.model import Application, Gate, Mount, Route
-from tests.support.project import Project
+from tests.support.project import ROOT, Project
 
 SERVICES_FILE = "deploy/services.yaml"
 ENV_FILE = "deploy/demo.env"
@@ -46,6 +47,55 @@ def test_one_line_and_three_keys_are_an_application(project: Project) -> None:
     assert (app.name, app.environment) == ("shop", "demo")
     assert (web.routes, web.gate.path, web.env) == ((Route("/"),), "/up", (("SECRET_KEY", "correct-horse"),))
     assert (web.gate.passes, web.memory_bytes, web.mounts) == (Gate.passes, None, ())
+
+
+COMPLETE = """\
+services:
+  - name: web
+    image: ghcr.io/acme/shop
+    container_port: 8000
+    health: /up
+    routes: [/]
+    env: [SECRET_KEY, DATABASE_URL]
+  - {name: worker, image: ghcr.io/acme/shop, command: celery -A shop worker, env: [SECRET_KEY, DATABASE_URL]}
+"""
+
+
+def test_web_and_worker_are_an_application(project: Project) -> None:
+    short(project, WEB)
+    project.write(SERVICES_FILE, COMPLETE)
+    append(project, "DATABASE_URL=mysql://shop:pass-word@db/shop\n")
+
+    environment = project.load(strict=True, tag="v1")
+
+    web, worker = environment.targets[0].application.services
+    assert environment.warnings == ()
+    assert (worker.is_worker, worker.command) == (True, ("celery", "-A", "shop", "worker"))
+    assert (web.image, worker.image.reference) == (worker.image, "ghcr.io/acme/shop:v1")
+    assert (
+        web.env
+        == worker.env
+        == (
+            ("SECRET_KEY", "correct-horse"),
+            ("DATABASE_URL", "mysql://shop:pass-word@db/shop"),
+        )
+    )
+
+
+PAGE = (ROOT / "docs/guides/first-configuration.md").read_text("utf-8")
+BLOCKS = [
+    block for block in re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL) if "services:" in block
+]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_example_of_the_documentation_is_valid(project: Project, block: str) -> None:
+    short(project, WEB)
+    project.write(SERVICES_FILE, block)
+    keys = ["DATABASE_URL", "WEB_DATABASE_URL", "REDIS_PASSWORD", "WEB_CPUS=1", "CERTIFICATES=/srv/certificates"]
+    append(project, "".join(f"{key if '=' in key else f'{key}=mysql://x'}\n" for key in keys))
+
+    assert project.load(tag="v1").targets[0].application.services
 
 
 def test_environment_of_the_env_file_is_used(project: Project) -> None:

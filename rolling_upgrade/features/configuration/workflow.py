@@ -193,7 +193,9 @@ def explain_environment(environment: str | None, *, root: Path, hosts: Sequence[
         loaded,
         rollout=dict(_rollout(located, issues, loaded.rollout)),
         hosts={
-            target.name: HostValues(keys=dict(sources.keys(target.name)), derived=_derived(target))
+            target.name: HostValues(
+                keys=dict(sources.keys(target.name)), derived=_derived(target) | dict(sources.assigned_ports(target))
+            )
             for target in loaded.targets
         },
     )
@@ -212,6 +214,13 @@ class _Sources:
         self._services_name = issues.name(path)
         self._services = services.services if services else ()
         self._accessories = services.accessories if services else ()
+
+    def assigned_ports(self, target: Target) -> Iterator[tuple[str, Effective]]:
+        """Yield the service ports that the configuration leaves open."""
+        declared = {service.name for service in self._services if not service.port and service.default_port is None}
+        for service in target.application.http_services:
+            if service.name in declared:
+                yield f"{service.name}: service port", Effective(str(service.service_port), "assigned; see `port`")
 
     def keys(self, host: str) -> Iterator[tuple[str, Effective]]:
         """Yield the keys of the settings and services, then unknown keys."""

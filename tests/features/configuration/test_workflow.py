@@ -150,3 +150,15 @@ def _texts(value: object) -> list[str]:
     if isinstance(value, dict):
         return [text for item in value.values() for text in _texts(item)]
     return [str(value)]
+
+
+def test_show_names_the_assigned_port(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    project.edit("deploy/services.yaml", "    port: FRONTEND_PORT\n    default_port: 7001\n", "")
+
+    assert show("demo", root=project.root, json=True) is ExitCode.DONE
+
+    derived = json.loads(capsys.readouterr().out)["hosts"]["web1"]["derived"]
+    port = project.load().targets[0].application.services[1].service_port
+    assert derived["frontend: service port"] == {"value": str(port), "source": "assigned; see `port`"}
+    assert derived["backend: service port"] == {"value": "8080", "source": "derived"}
+    assert derived["frontend: blue"]["value"] == f"memoryark-frontend-blue on port {port + 10_000}"
