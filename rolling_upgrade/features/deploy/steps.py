@@ -262,7 +262,7 @@ class StepBuilder:
     def _jobs(self) -> Iterable[Step]:
         """Change the timers of the jobs, after everything that can fail. Steps for the data have stopped them."""
         app, run_id = self._app, self._spec.record.id
-        if not jobs.differ(self._state, app) and not self._spec.data:
+        if not jobs.differ(self._state, app) and not (self._spec.data and app.jobs):
             return
         names = ", ".join(job.name for job in app.jobs)
         title = f"schedule the jobs {names}" if names else "remove the timers of the jobs"

@@ -16,6 +16,7 @@ from rolling_upgrade.engine.model import (
     HostResult,
     HostState,
     Image,
+    Job,
     Mount,
     RolloutPolicy,
 )
@@ -249,3 +250,18 @@ def test_plan_restore_verifies_workers_by_their_gates_alone() -> None:
     steps = {step.id: step for step in plan(replace(FIT, containers=as_wanted(app).containers), app=app).steps}
 
     assert "curl" not in steps["worker.start"].script.text + steps["verify"].script.text
+
+
+def test_jobs_stop_before_the_data_is_replaced_and_their_timers_start_at_the_end() -> None:
+    """A job may write to the data, whichever release it belongs to."""
+    app = replace(APP, jobs=(Job("cleanup", "backend", ("./clean",), "@daily", ("*-*-* 00:00:00",)),))
+    spec = RestoreSpec("production", DataRestore(app, BACKUP, RESTORE.id, database=True, files=True), RESTORE, LOCK)
+
+    found = plan_restore(replace(FIT, site=rendering.nginx_site(APP)), spec, RolloutPolicy())
+
+    stop = next(step for step in found.steps if step.id == "stop")
+    assert stop.script.text.index("own_units timer") < stop.script.text.index("podman stop")
+    assert stop.undo is not None
+    assert "own_units timer" in stop.undo.text
+    assert [step.id for step in found.finalize][-2:] == ["jobs", "record"]
+    assert "jobs" not in [step.id for step in plan().finalize]
