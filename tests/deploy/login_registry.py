@@ -10,7 +10,7 @@ PORT, USERNAME, PASSWORD = 5001, "robot", "a-password-of-the-lab"
 
 
 def start_login_registry(registry: Host) -> None:
-    """Start the registry, as the user of the other one: both write to the same storage. `stop_login_registry` stops it."""
+    """Start the registry, as the user of the other one: both write to the same storage."""
     secret = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
     files = {
         "/etc/docker/registry/login.yml": "version: 0.1\nlog: {level: warn, accesslog: {disabled: true}}\n"
