@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from types import TracebackType
 
 from lab.host import Host
@@ -78,7 +79,8 @@ class Visitors:
                 visit(connection)
                 self.requests += 1
             except (OSError, ValueError, KeyError, AssertionError, http.client.HTTPException) as error:
-                self.failures.append(f"{domain}: {type(error).__name__}: {error}")
+                moment = datetime.now(timezone.utc).isoformat(timespec="seconds")
+                self.failures.append(f"{moment} {domain}: {type(error).__name__}: {error}")
                 connection.close()
             if not keep:
                 connection.close()
