@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from rolling_upgrade.engine import nginx, progress, request
 from rolling_upgrade.engine.container_check import DEFINE_CHECK, define_worker_probe, ready_condition, run_ready
 from rolling_upgrade.engine.model import Application, Color, Probe, Service
-from rolling_upgrade.engine.podman import container_name, last_logs
+from rolling_upgrade.engine.podman import address_form, container_name, last_logs
 from rolling_upgrade.engine.request import Request
 from rolling_upgrade.engine.shell import EXACT_UPTIME, UPTIME, quote, shell_join
 
 
-def gate(app: Application, service: Service, color: Color, process_file: str = "") -> str:
+def gate(app: Application, service: Service, color: Color, process_file: str = "", address_file: str = "") -> str:
     """Wait until the candidate is healthy; on failure print the reason and its last log lines.
 
     A service with a port has to answer on its candidate port, and the command in `ready` has to succeed. The reason of an answer other than 2xx includes where it redirects, and the start of its body, from one more request.
@@ -25,22 +25,25 @@ def gate(app: Application, service: Service, color: Color, process_file: str = "
         service: the service.
         color: the color of the candidate.
         process_file: stores the process that has passed, for `recall`.
+        address_file: stores the address of the container, for `podman.give_alias`.
     """
     name, rules = container_name(app.name, service.name, color), service.gate
     waiting = progress.print_text("waiting: %s, %s s of %s s", '"$last"', '"$spent"', '"$limit"')
     form = "{{.State.Running}} {{.RestartCount}} {{.State.ExitCode}} {{.State.Pid}}"
-    state = shell_join("podman", "container", "inspect", "--format", form, name)
+    state = shell_join("podman", "container", "inspect", "--format", f"{form} {address_form(app.name)}", name)
     return f"""\
 {_define_gate_failed(app, service, color)}
-began=$({UPTIME}) spent=0 passes=0 misses=0 last='' shown='' pid=unknown
+began=$({UPTIME}) spent=0 passes=0 misses=0 last='' shown='' pid=unknown{" address=''" if address_file else ''}
 needed={rules.passes} start={round(rules.start_period_seconds)} limit={round(rules.deadline_seconds)}
 {_define_probe(app, service, color)}
 while :; do
   if [ ! -d "/proc/$pid" ]; then
     state=$({state} 2>&1) || gate_failed "the container is gone"
+    # shellcheck disable=SC2086
+    set -- $state
     case "$state" in
-      'true 0 '*) pid=${{state##* }} ;;
-      *) gate_failed "the container exited or restarted: running, restarts, exit code = ${{state% *}}" ;;
+      'true 0 '*) pid=${{4:-unknown}}{' address=${5:-}' if address_file else ''} ;;
+      *) gate_failed "the container exited or restarted: running, restarts, exit code = ${{1:-}} ${{2:-}} ${{3:-}}" ;;
     esac
   fi
   full='' answered=''
@@ -59,7 +62,7 @@ while :; do
   if [ "$misses" -ge {rules.retries} ]; then gate_failed "last: $full" "$answered"; fi
   if [ "$spent" -ge {round(rules.deadline_seconds)} ]; then gate_failed "deadline; last: $full" "$answered"; fi
   sleep {rules.interval_seconds:g}
-done{_store(process_file) if process_file else ""}"""
+done{_store(process_file) if process_file else ""}{_store_address(address_file) if address_file else ""}"""
 
 
 def _define_gate_failed(app: Application, service: Service, color: Color) -> str:
@@ -110,6 +113,12 @@ def _store(process_file: str) -> str:
     """Store the process `pid`. Without the file, later checks ask Podman."""
     store = f"{{ printf '%s\\n' \"$process\" > {quote(process_file)}; }} 2>/dev/null"
     return f'\n{_LIVES}\nif identify "$pid"; then {store} || :; fi'
+
+
+def _store_address(address_file: str) -> str:
+    """Store the address. Without the file, `podman.give_alias` asks Podman."""
+    store = f"{{ printf '%s\\n' \"$address\" > {quote(address_file)}; }} 2>/dev/null"
+    return f'\nif [ -n "$address" ]; then {store} || :; fi'
 
 
 #: Define `identify PID`, which sets `process` to the id and start time of a process, and `lives PROCESS`, for such a

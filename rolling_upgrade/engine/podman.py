@@ -418,24 +418,40 @@ def _first_aliases(service: Service, color: Color) -> tuple[str, ...]:
     return (own, service.alias) if service.is_exclusive and service.alias else (own,)
 
 
-def give_alias(app: Application, service: Service, color: Color) -> str:
+def give_alias(app: Application, service: Service, color: Color, address_file: str) -> str:
     """Give a color that has passed its gate the service's alias, by which other containers find it.
 
-    The script is safe to repeat, also if it stopped while the container had no network.
+    The container keeps its address, so that its connections survive: those to a database that the application keeps
+    open would otherwise hang for minutes. The script is safe to repeat, also if it stopped while the container had no
+    network; then the address may be a new one.
+
+    Args:
+        app: the application.
+        service: the service.
+        color: the color that gets the alias.
+        address_file: the address of the container as `address_form` prints it; without the file, Podman is asked.
 
     Source: measured with Podman 4.3 and 5.4: a running container may leave its network and join it again with other
-    aliases, and its published port stays; joining twice is refused.
+    aliases, and its published port stays; joining twice is refused. Its connections go on if both addresses are the same.
     """
     if not service.alias or service.is_exclusive:
         return ""
     name, network = container_name(app.name, service.name, color), network_name(app.name)
-    aliases = ["--alias", service.alias, "--alias", f"{service.name}-{color.value}"]
-    return "\n".join(
-        (
-            shell_join("podman", "network", "disconnect", network, name) + " 2>/dev/null || :",
-            shell_join("podman", "network", "connect", *aliases, network, name),
-        )
-    )
+    ends = ["--alias", service.alias, "--alias", f"{service.name}-{color.value}", network, name]
+    inspect = shell_join("podman", "container", "inspect", "--format", address_form(app.name), name)
+    connect = shell_join("podman", "network", "connect")
+    return f"""\
+address=$(cat {quote(address_file)} 2>/dev/null) || address=$({inspect} 2>/dev/null) || address=''
+{shell_join("podman", "network", "disconnect", network, name)} 2>/dev/null || :
+case "$address" in
+  ?*/?*) {connect} --ip "${{address%/*}}" --mac-address "${{address#*/}}" {shell_join(*ends)} 2>/dev/null ;;
+  *) false ;;
+esac || {connect} {shell_join(*ends)}"""
+
+
+def address_form(app: str) -> str:
+    """The format with which Podman prints the address of a container in the application's network: `IP/MAC`."""
+    return f'{{{{with index .NetworkSettings.Networks "{network_name(app)}"}}}}{{{{.IPAddress}}}}/{{{{.MacAddress}}}}{{{{end}}}}'
 
 
 def ensure_network(app: str) -> str:

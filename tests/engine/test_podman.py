@@ -182,27 +182,47 @@ def test_spec_hash_is_stable() -> None:
     assert podman.spec_hash("shop", backend()) == "8ad7f4fe8a944bb2"
 
 
-def test_give_alias_joins_the_network_again_under_both_names(programs: Programs) -> None:
-    programs.add("podman")
+CONNECT = ["--alias", "backend", "--alias", "backend-blue", "shop-network", "shop-backend-blue"]
 
-    sh(script(podman.give_alias(APP, backend(), Color.BLUE)), path=programs.path)
 
-    assert [call[1:] for call in programs.calls()] == [
-        ["network", "disconnect", "shop-network", "shop-backend-blue"],
-        ["network", "connect", "--alias", "backend", "--alias", "backend-blue", "shop-network", "shop-backend-blue"],
+def alias(programs: Programs, address_file: Path) -> list[list[str]]:
+    """Give the alias. Return the arguments of each `podman network`."""
+    sh(script(podman.give_alias(APP, backend(), Color.BLUE, str(address_file))), path=programs.path)
+    return [call[2:] for call in programs.calls() if call[1] == "network"]
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_give_alias_joins_the_network_again_with_both_names_and_the_same_address(
+    programs: Programs, tmp_path: Path, stored: bool
+) -> None:
+    """Another address would break the connections of the application, such as those to its database."""
+    programs.add("podman", 'if [ "$1" = container ]; then echo 10.89.0.7/a6:00:00:00:00:07; fi')
+    if stored:
+        (tmp_path / "address").write_text("10.89.0.7/a6:00:00:00:00:07\n")
+
+    assert alias(programs, tmp_path / "address") == [
+        ["disconnect", "shop-network", "shop-backend-blue"],
+        ["connect", "--ip", "10.89.0.7", "--mac-address", "a6:00:00:00:00:07", *CONNECT],
     ]
+    assert len(programs.calls()) == (2 if stored else 3)
 
 
-def test_give_alias_is_safe_to_repeat_after_it_stopped_half_way(programs: Programs) -> None:
+def test_give_alias_takes_another_address_if_its_own_is_taken(programs: Programs, tmp_path: Path) -> None:
+    (tmp_path / "address").write_text("10.89.0.7/a6:00:00:00:00:07\n")
+    programs.add("podman", '[ "$3" != --ip ]')
+
+    assert alias(programs, tmp_path / "address")[-1] == ["connect", *CONNECT]
+
+
+def test_give_alias_is_safe_to_repeat_after_it_stopped_half_way(programs: Programs, tmp_path: Path) -> None:
+    """The container has no network then, so that Podman prints no address."""
     programs.add("podman", '[ "$2" != disconnect ]')
 
-    sh(script(podman.give_alias(APP, backend(), Color.BLUE)), path=programs.path)
-
-    assert [call[2] for call in programs.calls()] == ["disconnect", "connect"]
+    assert [call[0] for call in alias(programs, tmp_path / "address")] == ["disconnect", "connect"]
 
 
 def test_give_alias_does_nothing_for_a_service_without_alias() -> None:
-    assert podman.give_alias(APP, backend(alias=""), Color.BLUE) == ""
+    assert podman.give_alias(APP, backend(alias=""), Color.BLUE, "address") == ""
 
 
 def test_pull_skips_images_that_are_present(programs: Programs) -> None:
@@ -778,7 +798,7 @@ def test_run_exclusive_service_has_its_alias_from_the_start(programs: Programs, 
     service = worker(alias="queue", handoff=Handoff.EXCLUSIVE)
 
     assert after(run(programs, tmp_path / "home", service), "--network-alias") == ["worker-green", "queue"]
-    assert podman.give_alias(APP, service, Color.GREEN) == ""
+    assert podman.give_alias(APP, service, Color.GREEN, "address") == ""
 
 
 def test_spec_hash_covers_command_and_entrypoint_but_not_how_a_service_is_checked() -> None:

@@ -290,8 +290,8 @@ class StepBuilder:
             podman.revive(app, service, choice.color)
             if kept
             else podman.run(app, service, choice.color, self._spec.record.id),
-            health_gate.gate(app, service, choice.color, self._process_file(choice)),
-            "" if self._serves(choice) else podman.give_alias(app, service, choice.color),
+            health_gate.gate(app, service, choice.color, self._process_file(choice), self._address_file(choice)),
+            "" if self._serves(choice) else self._alias(choice),
         )
         undo = script(
             self._refuse_if_serving(choice),
@@ -360,7 +360,7 @@ class StepBuilder:
                     f"if ! watch; then\n{self._flip_back(choice)}\nexit 1\nfi",
                 )
             )
-        alias = podman.give_alias(app, service, choice.color) if self._serves(choice) else ""
+        alias = self._alias(choice) if self._serves(choice) else ""
         body = script(alias, self._recheck(choice), flip)
         title = (
             f"{service.name}: cut over to {choice.color.value}{'' if service.is_worker else ', verify through Nginx'}"
@@ -383,6 +383,14 @@ class StepBuilder:
     def _process_file(self, choice: ServicePlan) -> str:
         """Return the file in the journal with the process of a candidate that has passed its gate."""
         return f"{self._app.home}/journal/{self._spec.record.id}/{choice.service}.process"
+
+    def _address_file(self, choice: ServicePlan) -> str:
+        """Return the file in the journal with the address of a candidate."""
+        return f"{self._app.home}/journal/{self._spec.record.id}/{choice.service}.address"
+
+    def _alias(self, choice: ServicePlan) -> str:
+        service = self._app.service(choice.service)
+        return podman.give_alias(self._app, service, choice.color, self._address_file(choice))
 
     def _both_serve(self, choice: ServicePlan) -> bool:
         """Whether both colors may answer between cutover and drain: the former one runs, and no data is rolled back."""
