@@ -33,7 +33,7 @@ def gate(app: Application, service: Service, color: Color, process_file: str = "
     state = shell_join("podman", "container", "inspect", "--format", f"{form} {address_form(app.name)}", name)
     return f"""\
 {_define_gate_failed(app, service, color)}
-began=$({UPTIME}) spent=0 passes=0 misses=0 last='' shown='' pid=unknown{" address=''" if address_file else ''}
+began=$({UPTIME}) spent=0 passes=0 misses=0 last='' shown='' pid=unknown{" address=''" if address_file else ""}
 needed={rules.passes} start={round(rules.start_period_seconds)} limit={round(rules.deadline_seconds)}
 {_define_probe(app, service, color)}
 while :; do
@@ -42,7 +42,7 @@ while :; do
     # shellcheck disable=SC2086
     set -- $state
     case "$state" in
-      'true 0 '*) pid=${{4:-unknown}}{' address=${5:-}' if address_file else ''} ;;
+      'true 0 '*) pid=${{4:-unknown}}{" address=${5:-}" if address_file else ""} ;;
       *) gate_failed "the container exited or restarted: running, restarts, exit code = ${{1:-}} ${{2:-}} ${{3:-}}" ;;
     esac
   fi

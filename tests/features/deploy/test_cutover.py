@@ -41,6 +41,10 @@ def run(programs: Programs) -> subprocess.CompletedProcess[str]:
 
 
 def test_cutover_gives_the_alias_then_asks_the_candidate_then_flips(programs: Programs) -> None:
+    address = programs.directory.parent / "home" / "journal" / "r2" / "backend.address"
+    address.parent.mkdir(parents=True)
+    address.write_text("10.89.0.7/a6:00:00:00:00:07\n")
+
     assert cut_over(programs) == 0
 
     assert flag(programs).exists()
