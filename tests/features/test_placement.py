@@ -50,7 +50,7 @@ def test_service_that_moved_away_is_stopped_by_the_next_deploy() -> None:
 
 
 def test_last_service_that_moved_away_is_stopped_without_a_site_or_a_check() -> None:
-    state = HostState("web1", containers=(container(backend()),), live_site_hash="0123456789abcdef")
+    state = HostState("web1", containers=(container(backend()),), site="# rolling-site: 0123456789abcdef\n")
 
     found = plan(state, EMPTY)
 

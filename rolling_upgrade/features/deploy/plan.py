@@ -159,7 +159,7 @@ def _notes(
         notes.append(f"the Nginx site {change}: it will be installed and Nginx reloaded")
         notes += _site_changes(state.site, new_site)
     notes += [f"{container.name} is running but not active: it will be drained and stopped" for container in leftovers]
-    if state.live_site_hash and not app.has_site:
+    if state.site and not app.has_site:
         notes.append("this host runs no service with a port any more: setup removes its Nginx site")
     if not changed:
         notes.append("every service is up to date: the release will be verified and recorded")

@@ -82,7 +82,7 @@ def _parts(app: Application, services: Sequence[str]) -> Iterator[tuple[str, str
     yield "images", _images([service.image.repository for service in chosen])
     yield "volumes", _volumes(app)
     ours = " or ".join(f"sport = :{port}" for port in (*ports, *app.public_ports))
-    yield "listeners", f"{shell_join('ss', '-Hltnp', f'( {ours} )')} | awk '{{ print $4, $6 }}'"
+    yield "listeners", f"{shell_join('ss', '-Hltnp', f'( {ours} )')} | awk '{{ print $4, $6 }}'" if ours else ""
     yield "connections", _connections(ports)
     yield (
         "colors",
