@@ -55,6 +55,7 @@ def test_last_service_that_moved_away_is_stopped_without_a_site_or_a_check() -> 
     found = plan(state, EMPTY)
 
     assert ids(found) == ["drain"]
+    assert not found.empty
     assert "shop-backend-blue" in text(found, "drain")
     assert "this host runs no service with a port any more: setup removes its Nginx site" in found.notes
 

@@ -40,7 +40,11 @@ def plan_deploy(state: HostState, spec: DeploySpec, rollout: RolloutPolicy) -> P
     if is_current and recorded == content_of(app):
         return Plan(state.host, action, run_id, choices, home=app.home, environment=spec.environment)
     builder = StepBuilder(state, spec, rollout, choices)
-    record = release(spec, choices)
+    record, steps = release(spec, choices), builder.steps(new_site)
+    final: tuple[Step, ...] = (builder.drain(leftovers),)
+    if not app.services:
+        # Nothing starts and nothing is verified: the last containers of services that moved away are stopped.
+        steps, final = final, ()
     recording = record_success(
         app.home,
         record,
@@ -61,8 +65,8 @@ def plan_deploy(state: HostState, spec: DeploySpec, rollout: RolloutPolicy) -> P
         acquire=(acquire(spec, rollout),),
         prepare=builder.prepare(),
         release=builder.release(),
-        steps=builder.steps(new_site),
-        finalize=(*(spec.data.after if spec.data else ()), builder.drain(leftovers), recording),
+        steps=steps,
+        finalize=(*(spec.data.after if spec.data else ()), *final, recording),
         abort=(record_failure(app.home, record),),
         home=app.home,
         environment=spec.environment,
@@ -161,7 +165,7 @@ def _notes(
     notes += [f"{container.name} is running but not active: it will be drained and stopped" for container in leftovers]
     if state.site and not app.has_site:
         notes.append("this host runs no service with a port any more: setup removes its Nginx site")
-    if not changed:
+    if app.services and not changed:
         notes.append("every service is up to date: the release will be verified and recorded")
     return tuple(notes)
 

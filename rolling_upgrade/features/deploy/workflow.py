@@ -268,7 +268,11 @@ def _operation_spec(environment: Environment, hosts: Sequence[str]) -> operation
 
 
 def _undo_command(changed: Sequence[HostRun], environment: Environment, hosts: Sequence[str]) -> str:
-    """Return the command that rolls these hosts back, if each has an earlier release, else ''."""
+    """Return the command that rolls these hosts back, if each has an earlier release, else ''.
+
+    A rollback leaves hosts alone on which nothing is placed.
+    """
+    changed = [host_run for host_run in changed if host_run.application.services]
     for host_run in changed:
         new = host_run.plan.record.content if host_run.plan.record else frozenset()
         if not candidates(host_run.state.releases, new):
