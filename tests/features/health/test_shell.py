@@ -131,7 +131,8 @@ def ready_checks(site: Site, podman: str, *, seconds: float = 5) -> dict[str, Ch
     services = (worker(name="a", gate=command), worker(name="b"), worker(name="c", gate=command))
     site.programs.add(
         "podman",
-        f'case "$*" in ps*) echo 1 ;; {podman} *Healthcheck*) ;; *ExecIDs*) echo 0 ;; container*) cat "$here/rows" ;; esac',
+        f'case "$*" in ps*) echo 1 ;; {podman} *Healthcheck*) ;; '
+        '*ExecIDs*) echo 0 ;; container*) cat "$here/rows" ;; esac',
     )
     (site.home / "live/c.green").touch()
     report = site.check(replace(site.app, services=(*site.app.services, *services)))
