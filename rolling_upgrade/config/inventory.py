@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from rolling_upgrade.config import validators
+from rolling_upgrade.config.commands import Hooks
 from rolling_upgrade.config.issues import Strict
 from rolling_upgrade.engine import model
 
@@ -194,6 +195,9 @@ class EnvironmentEntry(Strict):
     rollout: RolloutPolicy = Field(default=RolloutPolicy(), description="How a run proceeds over the hosts.")
     setup: Setup = Field(default=Setup(), description="Optional parts of `rolling-upgrade setup`.")
     monitoring: Monitoring = Field(default=Monitoring(), description="Monitoring from outside.")
+    hooks: Hooks = Field(
+        default=Hooks(), description="Hooks of this environment; they replace those of the services file one by one."
+    )
     hosts: dict[_Word, Annotated[Host, BeforeValidator(_empty_mapping, json_schema_input_type=Host | None)]] = Field(
         default={}, description="The hosts, by name."
     )

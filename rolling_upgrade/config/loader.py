@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rolling_upgrade.config import checks, validators
+from rolling_upgrade.config import checks, commands, validators
 from rolling_upgrade.config.accessories import resolve_accessories
 from rolling_upgrade.config.databases import with_databases
 from rolling_upgrade.config.env_command import CommandFailed, output_of
@@ -121,6 +121,7 @@ def load_located(
     selected = _select_hosts(located.entry, hosts, issues)
     identity = _identity_file(located, issues)
     rollout = _rollout(located, applications.values(), issues)
+    hooks = _hooks(located, services, issues)
     if issues.errors or base is None or services is None:
         raise config_error(located.name, issues)
     if located.entry.setup.certificate is model.Certificate.ACME:
@@ -135,6 +136,7 @@ def load_located(
         preparation=_preparation(located),
         monitoring=_monitoring(located.entry),
         pipeline=pipeline(services, located.resolve),
+        hooks=hooks,
         known_hosts=_known_hosts(located),
         trust_file=str(located.resolve(located.entry.known_hosts or "known_hosts")),
         access_directory=str(located.resolve(f"deploy/authorized_keys/{located.name}")),
@@ -153,6 +155,14 @@ def _secrets(values: Iterable[Values], applications: Iterable[model.Application]
     named |= secret_values(variable for service in services for variable in service.env)
     named |= {secret.value for service in services for secret in service.secret_files}
     return tuple(sorted({*named, *parts}, key=lambda value: (-len(value), value)))
+
+
+def _hooks(located: Located, services: Services | None, issues: Issues) -> tuple[model.HookCommand, ...]:
+    place = f"{issues.name(located.file)} environments.{located.name}.hooks"
+    layers = [(place, located.entry.hooks)]
+    if services is not None:
+        layers.append((f"{issues.name(located.resolve(located.entry.services_file))} hooks", services.hooks))
+    return commands.hooks(located.file.parent, layers, issues)
 
 
 def _is_production(located: Located, values: Iterable[Values]) -> bool:

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from rolling_upgrade.config import validators
 from rolling_upgrade.config.accessories import Accessory, AccessoryHealth
-from rolling_upgrade.config.commands import Release
+from rolling_upgrade.config.commands import Hooks, Release
 from rolling_upgrade.config.containers import ContainerOptions, Limits, Mount, Secret, Volume
 from rolling_upgrade.config.files import read_yaml
 from rolling_upgrade.config.inventory import EnvironmentEntry, Host, Monitoring, RolloutPolicy, Setup
@@ -131,6 +131,7 @@ def page(services: Path) -> str:
         ("rollout", RolloutPolicy),
         ("setup", Setup),
         ("monitoring", Monitoring),
+        ("hooks", Hooks),
         ("hosts.NAME", Host),
     )
     parts += [_SERVICES, _table(Services)]

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field
 
 from rolling_upgrade.config import validators
 from rolling_upgrade.config.accessories import Accessory
-from rolling_upgrade.config.commands import Release
+from rolling_upgrade.config.commands import Hooks, Release
 from rolling_upgrade.config.containers import (
     MOUNT,
     VARIABLE,
@@ -318,6 +318,7 @@ class Services(Strict):
     )
     site: Site = Field(default=Site(), description="The public site as a whole.")
     jobs: tuple[Job, ...] = Field(default=(), description="Commands on a schedule.")
+    hooks: Hooks = Field(default=Hooks(), description="Commands on the workstation during a deploy or a rollback.")
     building: Building = Field(default=Building(), description="Defaults for all builds.")
     suites: tuple[Suite, ...] = Field(
         default=(), description="Test suites of the application, in the order in which they run."

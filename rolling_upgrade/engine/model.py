@@ -854,6 +854,21 @@ class Target:
     metrics_address: str = ""
 
 
+#: The names of the hooks, in the order of a run.
+HOOKS = ("before_connect", "before_deploy", "after_deploy", "after_rollback", "on_failure")
+
+
+@dataclass(frozen=True)
+class HookCommand:
+    """A command of the workstation at one point of a run; `folder` is its working directory, `source` its place."""
+
+    name: str
+    command: tuple[str, ...]
+    folder: str
+    timeout_seconds: float = 300.0
+    source: str = ""
+
+
 @dataclass(frozen=True)
 class Environment:
     """Everything that a run needs to know before it contacts a host.
@@ -868,6 +883,7 @@ class Environment:
     preparation: Preparation = field(default_factory=Preparation)
     monitoring: Monitoring = field(default_factory=Monitoring)
     pipeline: Pipeline = field(default_factory=Pipeline)
+    hooks: tuple[HookCommand, ...] = ()
     known_hosts: tuple[str, ...] = ()
     trust_file: str = ""
     access_directory: str = ""

@@ -39,6 +39,7 @@ from rolling_upgrade.errors import (
     RollingError,
     StepFailed,
 )
+from rolling_upgrade.features.hooks.run_hooks import RunHooks
 from rolling_upgrade.features.notify.run_notifier import RunNotifier
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
@@ -82,6 +83,7 @@ class Operation:
     fleet: Fleet
     reporter: Reporter
     context: RunContext
+    hooks: RunHooks
     started_at: float = 0.0
     force: bool = False
     dry_run: bool = False
@@ -118,10 +120,11 @@ class Operation:
             batches=split_batches([host_run.name for host_run in host_runs], environment.rollout.batch),
         )
         if self.dry_run:
+            self.hooks.name_all()
             return ExitCode.DONE
         refuse_live_locks(states, environment)
         if any(not host_run.plan.empty for host_run in host_runs):
-            self._confirm(spec)
+            self._confirm(spec, shown)
 
         def plan_again(state: HostState) -> Plan:
             new = plan(state)
@@ -131,17 +134,24 @@ class Operation:
         notifier = RunNotifier(environment, self.context, spec.action.partition(".")[0])
         outcomes = roll_out(host_runs, plan_again, environment.rollout, self.context, notifier, rendering.engine)
         summary = self._summary(spec, outcomes, host_runs)
-        summary = replace(summary, warnings=(*summary.warnings, *notifier.ended(summary, outcomes)))
+        warnings = (*summary.warnings, *notifier.ended(summary, outcomes), *self.hooks.ended(summary))
+        summary = replace(summary, warnings=warnings)
         self.reporter.summary(summary)
         self.on_finish(summary)
         return ExitCode(summary.exit_code)
 
-    def _confirm(self, spec: OperationSpec) -> None:
-        if spec.name:
-            prompt.confirm_by_name(spec.question, spec.name, spec.typed, hint=spec.hint)
-        else:
-            force = self.force or not self.fleet.environment.rollout.confirm
-            prompt.confirm(spec.question, force=force, hint=spec.hint)
+    def _confirm(self, spec: OperationSpec, plans: Sequence[Plan]) -> None:
+        """Ask for confirmation, then run the hook before a deploy."""
+        try:
+            if spec.name:
+                prompt.confirm_by_name(spec.question, spec.name, spec.typed, hint=spec.hint)
+            else:
+                force = self.force or not self.fleet.environment.rollout.confirm
+                prompt.confirm(spec.question, force=force, hint=spec.hint)
+        except RollingError:
+            self.hooks.declined()
+            raise
+        self.hooks.before_deploy(plans)
 
     def _summary(self, spec: OperationSpec, outcomes: Sequence[HostOutcome], host_runs: Sequence[HostRun]) -> Summary:
         code = exit_code((outcome.result for outcome in outcomes), interrupted=self.context.cancelled.is_set())
@@ -206,11 +216,15 @@ def started(
     force: bool = False,
     dry_run: bool = False,
     on_finish: Callable[[Summary], None] = lambda _: None,
+    action: str = "",
 ) -> Iterator[Operation]:
-    """Yield a new operation with a reporter and the connected hosts."""
+    """Yield a new operation with a reporter and the connected hosts; an `action` with hooks runs those."""
     with make_reporter(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
         context = RunContext(new_run_id(), environment.rollout.lease_seconds, reporter.event)
-        yield Operation(fleet, reporter, context, started_at, force, dry_run, on_finish)
+        hooks = RunHooks(environment, context, action, dry_run=dry_run)
+        with hooks.guarded():
+            hooks.before_connect()
+            yield Operation(fleet, reporter, context, hooks, started_at, force, dry_run, on_finish)
 
 
 def refuse(findings: Sequence[Finding], action: str) -> None:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import BaseModel
 
 from rolling_upgrade import config
-from rolling_upgrade.config.commands import Release
+from rolling_upgrade.config.commands import Hooks, Release
 from rolling_upgrade.config.containers import Limits, Mount, Secret, Variable, Volume
 from rolling_upgrade.config.inventory import EnvironmentEntry, Host, Inventory, Monitoring, RolloutPolicy, Setup
 from rolling_upgrade.config.jobs import Job
@@ -32,7 +32,7 @@ from rolling_upgrade.config.services import (
 from rolling_upgrade.config.settings import Settings
 from rolling_upgrade.config.site import Hsts, Route, Site
 from rolling_upgrade.config.workers import Ready
-from rolling_upgrade.engine.model import Environment
+from rolling_upgrade.engine.model import HOOKS, Environment
 from rolling_upgrade.errors import ConfigError
 
 #: Good values of every setting: a new one needs its own here, and in ARRIVES where it stays a text.
@@ -262,6 +262,7 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "Release.service": ("backend",),
     "Release.command": ("migrate now", "echo 'a' && $(b)"),
     "Release.timeout_seconds": ("15m",),
+    "Hooks.timeout_seconds": ("5m",),
     "Release.entrypoint": ("entry", "it's an entry"),
     "FullChain.path": ("/api/health",),
     "RolloutPolicy.batch": ("100%", "2"),
@@ -314,12 +315,12 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "EnvironmentEntry.jump": ("bastion.test",),
 }  # fmt: skip
 
-#: A field that replaces `env_file`, and that this workstation executes as it is. See tests/config/test_env_command.py.
-EXECUTED = frozenset({"EnvironmentEntry.env_command"})
+#: Commands that this workstation executes as they are. See tests/config/test_env_command.py and test_hooks.py.
+EXECUTED = frozenset({"EnvironmentEntry.env_command", *(f"Hooks.{name}" for name in HOOKS)})
 
 MODELS: tuple[type[BaseModel], ...] = (
     Health, Gate, Ready, Drain, Variable, Route, Site, Hsts, Mount, Volume, Secret, Limits, Build, Service, FullChain,
-    Release, Job, Building, Suite, Services,
+    Release, Hooks, Job, Building, Suite, Services,
     RolloutPolicy, Setup, Monitoring, Host, EnvironmentEntry, Inventory,
 )  # fmt: skip
 
@@ -435,6 +436,7 @@ class Project:
         release = self._of("Release")
         release |= {name: ["run", release[name]] for name in ("command", "entrypoint")}
         content = {"full_chain": self._of("FullChain"), "services": [service], "building": own, "release": release}
+        content["hooks"] = self._of("Hooks")
         content["site"] = self._site()
         suites = [suite | {"env": {"OWN_TEXT": suite["env"]}, "pass_env": [suite["pass_env"]]}]
         return content | {"suites": suites, "jobs": [self._of("Job")], "reports": self.fields["Services.reports"]}

@@ -36,7 +36,7 @@ FEATURE_IMPORTS = {
     "monitor": ("health",),
     "observe": ("apply", "setup"),
     "on_host": ("notify", "watchdog"),
-    "operation": ("notify",),
+    "operation": ("hooks", "notify"),
     "promote": ("build", "deploy", "health"),
     "prune": ("backup", "operation", "rollback"),
     "report": ("access", "history"),

@@ -59,10 +59,11 @@ class HostValues:
 
 @dataclass(frozen=True)
 class Explained:
-    """An environment, its rollout policy, and the values of each selected host."""
+    """An environment, its rollout policy, its hooks, and the values of each selected host."""
 
     environment: Environment
     rollout: Mapping[str, Effective]
+    hooks: Mapping[str, Effective]
     hosts: Mapping[str, HostValues]
 
 
@@ -120,7 +121,12 @@ def _render(environment: Environment) -> None:
 def show(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), tag: str = "", json: bool = False) -> ExitCode:
     """Print every effective value and its source, secrets masked."""
     explained = explain_environment(env, root=root, hosts=hosts, tag=tag)
-    report = {"environment": explained.environment.name, "rollout": explained.rollout, "hosts": explained.hosts}
+    report = {
+        "environment": explained.environment.name,
+        "rollout": explained.rollout,
+        "hooks": explained.hooks,
+        "hosts": explained.hosts,
+    }
     print_result(report if json else _show_lines(explained), explained.environment.secrets)
     return ExitCode.DONE
 
@@ -172,6 +178,8 @@ def _counts(environments: Sequence[Environment]) -> Iterator[tuple[str, int, int
 def _show_lines(explained: Explained) -> list[str]:
     """Format the rollout policy, then the keys and derived values of each host."""
     lines = [f"rollout policy of {explained.environment.name}", *_rows(explained.rollout)]
+    if explained.hooks:
+        lines += ["", "hooks on this workstation", *_rows(explained.hooks)]
     for host, values in explained.hosts.items():
         derived = table([("", name, value.value) for name, value in values.derived.items()])
         lines += ["", f"{host}: keys", *_rows(values.keys), "", f"{host}: derived values", *derived]
@@ -192,6 +200,7 @@ def explain_environment(environment: str | None, *, root: Path, hosts: Sequence[
     return Explained(
         loaded,
         rollout=dict(_rollout(located, issues, loaded.rollout)),
+        hooks={hook.name: Effective(shown_command(hook.command), hook.source) for hook in loaded.hooks},
         hosts={
             target.name: HostValues(
                 keys=dict(sources.keys(target.name)), derived=_derived(target) | dict(sources.assigned_ports(target))

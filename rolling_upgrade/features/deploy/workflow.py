@@ -83,7 +83,13 @@ def deploy(
     environment = _with_images(environment, lambda service: given.get(service.name, service.image))
     environment = _with_rollout(environment, batch, transfer, image)
     with operation.started(
-        environment, json=json, started_at=started_at, force=force, dry_run=dry_run, on_finish=on_finish
+        environment,
+        json=json,
+        started_at=started_at,
+        force=force,
+        dry_run=dry_run,
+        on_finish=on_finish,
+        action="deploy",
     ) as run:
         fleet, context = run.fleet, run.context
         for warning in environment.warnings:

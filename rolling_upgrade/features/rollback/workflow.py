@@ -58,7 +58,9 @@ def rollback(
     """Bring each host back to an earlier release. Raises RollingError if it fails before it changes a host."""
     started_at = time.time()
     environment = _with_services(config.load(env, root=root, hosts=hosts))
-    with operation.started(environment, json=json, started_at=started_at, force=force, dry_run=dry_run) as run:
+    with operation.started(
+        environment, json=json, started_at=started_at, force=force, dry_run=dry_run, action="rollback"
+    ) as run:
         fleet, context = run.fleet, run.context
         states, current = fleet.observe(), operation.applications(environment)
         targets = _without_findings(

@@ -17,6 +17,7 @@ from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.engine.model import Channels, Environment, Hook, Severity, Target
 from rolling_upgrade.engine.rollout import HostRun
 from rolling_upgrade.errors import ExitCode, HostUnreachable, LockHeld
+from rolling_upgrade.features.hooks.run_hooks import RunHooks
 from rolling_upgrade.features.notify.run_notifier import RunNotifier
 from rolling_upgrade.features.operation import Operation, OperationSpec
 from rolling_upgrade.ssh.fabric_host import FabricHost
@@ -64,7 +65,8 @@ def rolled(
     fleet = Fleet(target, tuple(cast(FabricHost, member.host) for member in members))
     plans = {member.name: member.plan for member in members}
     with make_reporter(json=True, stream=stream, secrets=SECRETS) as reporter:
-        run = Operation(fleet, reporter, scene.context, scene.now, force=True, dry_run=dry_run)
+        hooks = RunHooks(target, scene.context, spec.action, dry_run=dry_run)
+        run = Operation(fleet, reporter, scene.context, hooks, scene.now, force=True, dry_run=dry_run)
         code = run.run(
             spec,
             {member.name: member.application for member in members},

@@ -1,0 +1,1 @@
+"""Commands on the workstation before and after a deploy or a rollback."""
