@@ -287,7 +287,8 @@ class _Conversion:
     def _port(self, name: str) -> tuple[int, str]:
         """Return the port and the health path of a service; 0 and an empty text if the file does not tell them."""
         entry = self._declared[name]
-        url = _LOCAL_URL.search(" ".join(self._test(entry)))
+        urls = list(_LOCAL_URL.finditer(" ".join(self._test(entry))))
+        url = max(urls, key=lambda match: (bool(match[1]), len(match[2])), default=None)
         ports = [port for port, _ in self._published(name)] or [
             int(text) for text in map(self._plain, _listed(entry.get("expose"))) if text.isdecimal()
         ]
@@ -386,6 +387,8 @@ class _Conversion:
             if not source:
                 if any(target.startswith(f"{other.rstrip('/')}/") for other in replaced):
                     continue
+                if isinstance(written, str) and ":" in written:
+                    self._note(f"{name}: the source of {target} has no value; it becomes a volume")
                 source = _volume_name(f"{self._names[name]}-{target}")
             if source.startswith((".", "~")):
                 if sources and posixpath.join(posixpath.normpath(source), "").startswith(sources):

@@ -47,8 +47,12 @@ class ComposeValues:
             if match[0] == "$$":
                 return "$"
             key = match["bare"] or match["key"]
-            default = match["rest"] if (match["kind"] or "").endswith("-") else ""
-            return self._known.get(key) or self.plain(default or "")
+            found = self._known.get(key) or self.plain(
+                match["rest"] or "" if (match["kind"] or "").endswith("-") else ""
+            )
+            if not found and not (match["kind"] or "").endswith("-"):
+                self._note(f"{key}: has no value, and was replaced with nothing in {text!r}")
+            return found
 
         return _REFERENCE.sub(value, text)
 
@@ -96,6 +100,8 @@ class ComposeValues:
             try:
                 found |= {key: value.replace("$", "$$") for key, value in self._dotenv(self.plain(path)).items()}
             except OSError:
+                if isinstance(file, dict) and file.get("required") == "false":
+                    continue
                 self._note(f"{name}: the env file {path} cannot be read; list its keys under `env`")
         environment = entry.get("environment")
         if isinstance(environment, dict):

@@ -306,6 +306,39 @@ services:
 
 
 @pytest.mark.parametrize(
+    ("test", "path"),
+    [
+        ('["CMD", "curl", "-f", "http://localhost:3000/status"]', "/status"),
+        ('["CMD-SHELL", "curl --noproxy localhost localhost:3000/up | grep OK"]', "/up"),
+        ('"wget -q 127.0.0.1:3000/a/b?x=1"', "/a/b"),
+        ('["CMD", "curl", "http://localhost:9999/other"]', "/"),
+        ('["CMD", "true"]', "/"),
+    ],
+)
+def test_health_path_comes_from_the_command(converts: Converts, test: str, path: str) -> None:
+    compose = f"services: {{web: {{image: 'a/b:1', ports: ['3000:3000'], healthcheck: {{test: {test}}}}}}}"
+
+    (web,) = app_of(converts(compose)).services
+
+    assert (web.container_port, web.gate.path) == (3000, path)
+
+
+def test_reference_without_a_value_is_listed(converts: Converts, capsys: pytest.CaptureFixture[str]) -> None:
+    compose = """
+services:
+  web:
+    image: a/b:1
+    ports: ["${PORT:-80}:80"]
+    command: serve --key $ACCESS_ID
+    volumes: ["${DATA}:/data"]
+"""
+    (web,) = app_of(converts(compose)).services
+
+    assert (web.command, web.options.volumes) == (("serve", "--key"), (Volume("web--data", "/data"),))
+    assert "ACCESS_ID: has no value, and was replaced with nothing in 'serve --key $ACCESS_ID'" in notes(capsys)
+
+
+@pytest.mark.parametrize(
     ("compose", "message"),
     [
         ("web:\n  image: a/web\n", "a Compose file with `services`"),
