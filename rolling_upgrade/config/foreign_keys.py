@@ -1,6 +1,6 @@
 """Keys that Compose and Kamal have and this project has under another name, with their counterparts here.
 
-A key that a model gains needs no entry any more: only unknown keys are looked up.
+Only unknown keys are looked up, so a key that a model gains has no entry any more.
 """
 
 from __future__ import annotations
@@ -12,12 +12,9 @@ _NETWORK = "no key: all services share one network, and reach each other by name
 _SERVICE = {
     "environment": "`env`: NAME, NAME: KEY or NAME: {value: text}",
     "env_file": "`env` with the names of the keys; the env file is deploy/ENVIRONMENT.env",
-    "secrets": "`env` with the names of the keys; the env file may be encrypted",
     "configs": "`mounts`",
     "ports": "`container_port`, and `routes` for public paths",
     "expose": "`container_port`",
-    "port": "`container_port`",
-    "volumes": "`mounts`: SOURCE:TARGET",
     "volume": "`mounts`: SOURCE:TARGET",
     "healthcheck": "`health` for the path, and `gate`",
     "depends_on": "the order of the list, and `start: after_previous`",
@@ -95,7 +92,19 @@ _HOST = {
     "ssh_port": "`port`",
 }
 
+_ACCESSORY = {
+    **{key: _SERVICE[key] for key in ("environment", "env_file", "networks", "links", "restart", "cmd", "mem_limit")},
+    "healthcheck": "`health`: a command",
+    "port": "`ports`",
+    "container_port": "`ports`",
+    "directories": "`volumes` or `mounts`",
+    "files": "`mounts`",
+    "depends_on": "no key: accessories start at boot, before the services",
+    "container_name": "`name`",
+}
+
 _KEYS: dict[str, dict[str, str]] = {
+    "Accessory": _ACCESSORY,
     "Service": _SERVICE,
     "Services": _TOP,
     "EnvironmentEntry": _ENVIRONMENT,

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from rolling_upgrade.config.accessories import Accessory
 from rolling_upgrade.config.foreign_keys import _KEYS
 from rolling_upgrade.config.inventory import EnvironmentEntry, Host, Inventory
 from rolling_upgrade.config.services import Service, Services
@@ -220,7 +221,21 @@ def test_top_level_key_of_compose_or_kamal_is_answered_with_ours(web: Project, k
     assert ours in message
 
 
-def test_foreign_keys_belong_to_existing_models() -> None:
-    models = {model.__name__ for model in (Service, Services, EnvironmentEntry, Inventory, Host)}
+def test_foreign_keys_are_unknown_keys_of_existing_models() -> None:
+    models = {model.__name__: model for model in (Accessory, Service, Services, EnvironmentEntry, Inventory, Host)}
 
-    assert set(_KEYS) == models
+    assert set(_KEYS) == set(models)
+    assert [name for name, model in models.items() if set(_KEYS[name]) & set(model.model_fields)] == []
+
+
+def test_key_of_an_accessory_is_answered_with_ours_and_its_name(web: Project) -> None:
+    web.edit(
+        SERVICES_FILE,
+        "services:\n",
+        "accessories:\n  - {name: db, host: web1, image: 'x:1', directories: [a]}\nservices:\n",
+    )
+
+    (message,) = messages(web)
+    assert message == (
+        f"{SERVICES_FILE}:6: accessory db: directories: found an unknown key; expected `volumes` or `mounts`"
+    )
