@@ -21,9 +21,6 @@ def gate(app: Application, service: Service, color: Color, process_file: str = "
     and while there is none, the last answer once per second.
 
     Args:
-        app: the application.
-        service: the service.
-        color: the color of the candidate.
         process_file: stores the process that has passed, for `recall`.
         address_file: stores the address of the container, for `podman.give_alias`.
     """
