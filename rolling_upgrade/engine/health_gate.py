@@ -15,7 +15,8 @@ from rolling_upgrade.engine.shell import EXACT_UPTIME, UPTIME, quote, shell_join
 def gate(app: Application, service: Service, color: Color, process_file: str = "", address_file: str = "") -> str:
     """Wait until the candidate is healthy; on failure print the reason and its last log lines.
 
-    A service with a port has to answer on its candidate port, and the command in `ready` has to succeed. The reason of an answer other than 2xx includes where it redirects, and the start of its body, from one more request.
+    A service with a port has to answer on its candidate port, and the command in `ready` has to succeed. The reason of an
+    answer other than 2xx includes where it redirects, and the start of its body, from one more request.
     A container that exits or restarts fails at once, whatever its restart policy: its first process ends. Podman runs
     only then, because one `podman` costs more than all other commands of a check. Every pass is reported as progress,
     and while there is none, the last answer once per second.

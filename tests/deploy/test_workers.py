@@ -92,7 +92,23 @@ def assert_exclusive(host: Host) -> list[str]:
     return found
 
 
+def assert_operators_see_workers(site: Site, host: Host) -> None:
+    """Assert that the tasks for operators treat a worker like any other service."""
+    checks = {check["name"]: check for check in json.loads(site.run_ok("health", "--json"))["hosts"][0]["checks"]}
+    assert (checks["scheduler ready"]["ok"], checks["mailer container"]["ok"]) == (True, True)
+    assert "mailer http" not in checks
+    assert "scheduler" in site.run_ok("status")
+    assert "worker mailer v1 starts" in site.run_ok("logs", "--service", "mailer", "--lines", "5")
+    assert "memoryark-mailer-blue" in site.run_ok("inspect", "--service", "mailer")
+    working = "podman exec memoryark-scheduler-blue /usr/bin/python3 -c 'import os; os.{}'"
+    host.sh(working.format('rename("/tmp/working", "/tmp/pausing")'), user="deploy")
+    code, output = site.run("health")
+    assert (code, "scheduler ready" in output) == (1, True), output
+    host.sh(working.format('rename("/tmp/pausing", "/tmp/working")'), user="deploy")
+
+
 def test_upgrade_undo_and_rollback_under_load(site: Site, web1: Host) -> None:
+    assert_operators_see_workers(site, web1)
     with Load([Server("web1", web1.address, 80)], DOMAIN, moments.LOAD) as load:
         wait_until(lambda: load.progress.requests > 50, "the load", pause=0.1)
         use(site, "v2")
@@ -114,20 +130,6 @@ def test_upgrade_undo_and_rollback_under_load(site: Site, web1: Host) -> None:
         result = load.stop()
     assert [str(record) for record in result.failures] == []
     assert (result.lost, result.writes_acknowledged > 0) == ((), True)
-
-
-def test_operators_see_a_worker_like_any_other_service(site: Site, web1: Host) -> None:
-    checks = {check["name"]: check for check in json.loads(site.run_ok("health", "--json"))["hosts"][0]["checks"]}
-    assert (checks["scheduler ready"]["ok"], checks["mailer container"]["ok"]) == (True, True)
-    assert "mailer http" not in checks
-    assert "scheduler" in site.run_ok("status")
-    assert "worker mailer v1 starts" in site.run_ok("logs", "--service", "mailer", "--lines", "5")
-    assert "worker.py ready" not in site.run_ok("deploy", "--dry-run")
-    web1.sh(
-        "podman exec memoryark-scheduler-blue /usr/bin/python3 -c \"import os; os.remove('/tmp/working')\"", "deploy"
-    )
-    code, output = site.run("health")
-    assert (code, "scheduler ready" in output) == (1, True), output
 
 
 def interrupt_handover(site: Site, host: Host, delay: float, phase: str = "started") -> str:
