@@ -60,7 +60,7 @@ _TOP = {
     "environment": "`env` of each service; a YAML anchor under `x-env` shares it",
     "volumes": "`volumes` or `mounts` of a service",
     "networks": _NETWORK,
-    "secrets": "`env` of a service; the env file may be encrypted",
+    "secrets": "`secrets` or `env` of a service; the env file may be encrypted",
     "configs": "`mounts` of a service",
     "ssh": "`user`, `port` and `jump` in hosts.yaml",
     "boot": "`rollout`: {batch: 1} in hosts.yaml",

@@ -106,7 +106,9 @@ class _Conversion:
     def run(self, content: Mapping[str, Any]) -> Converted:
         for key in ("configs", "secrets", "include"):
             if content.get(key):
-                self._note(f"{key}: no counterpart; put secrets into the env file, and files into images or mounts")
+                self._note(
+                    f"{key}: no counterpart; put secrets into the env file and name them in `secrets` of a service, and files into images or mounts"
+                )
         proxies = [name for name, entry in self._declared.items() if self._is_proxy(entry)]
         kept = [name for name in self._declared if name not in proxies]
         for name in proxies:
