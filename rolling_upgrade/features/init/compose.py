@@ -51,14 +51,17 @@ class Converted:
         """Drop the entry of the first error that is about one, and note it. Return whether there was one."""
         for issue in issues:
             match = re.match(r"(services|accessories)\[(\d+)\]\.(\w+)(?:\[(\d+)\])?", issue.path)
-            if match is None or match[3] in ("name", "image"):
+            listed = getattr(self, match[1]) if match else []
+            if match is None or match[3] in ("name", "image") or int(match[2]) >= len(listed):
                 continue
-            entry = getattr(self, match[1])[int(match[2])]
-            written = entry.get(match[3])
-            if isinstance(written, list) and match[4] and len(written) > 1:
-                written = written.pop(int(match[4]))
+            entry, item = listed[int(match[2])], int(match[4] or 0)
+            if match[3] not in entry:
+                continue
+            written = entry[match[3]]
+            if isinstance(written, list) and match[4] and item < len(written) > 1:
+                written = written.pop(item)
             else:
-                entry.pop(match[3], None)
+                del entry[match[3]]
             self.notes.append(f"{entry['name']}: {match[3]} {written} was left out: expected {issue.expected}")
             return True
         return False
@@ -97,11 +100,20 @@ class _Conversion:
         folder: str,
         dotenv: Callable[[str], Mapping[str, str]],
     ) -> None:
-        self._declared, self._app, self._host, self._folder = declared, app, host, folder
+        self._app, self._host, self._folder = app, host, folder
         self._names = {name: _service_name(name) for name in declared}
         self._built: dict[str, str] = {}
         self.result = Converted()
+        self._declared = {name: self._readable(name, entry) for name, entry in declared.items()}
         self._values = ComposeValues(self._names, dotenv, self._note)
+
+    def _readable(self, name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the keys of a service that have a form of Compose."""
+        found = {key: value for key, value in entry.items() if _FORMS.get(key, _any)(value) or value == ""}
+        for key in entry:
+            if key not in found:
+                self._note(f"{name}: {key} has a form that Compose does not have")
+        return {key: value for key, value in found.items() if value != ""}
 
     def run(self, content: Mapping[str, Any]) -> Converted:
         for key in ("configs", "secrets", "include"):
@@ -308,7 +320,7 @@ class _Conversion:
         """Yield the container's port and the host's port of each published TCP port; the latter may be 0."""
         for written in _items(self._declared[name].get("ports")):
             if isinstance(written, dict):
-                inside, outside = self._plain(written.get("target")), self._plain(written.get("published"))
+                inside, outside = (self._plain(_text(written.get(key))) for key in ("target", "published"))
                 protocol = _text(written.get("protocol")) or "tcp"
             else:
                 text, _, protocol = self._plain(written).partition("/")
@@ -341,11 +353,11 @@ class _Conversion:
     def _build(self, name: str) -> dict[str, Any]:
         written = self._declared[name]["build"]
         build = {"context": written} if isinstance(written, str) else dict(written)
-        context = posixpath.normpath(posixpath.join(self._folder, self._plain(build.pop("context", "."))))
+        context = posixpath.normpath(posixpath.join(self._folder, self._plain(_text(build.pop("context", ".")))))
         found: dict[str, Any] = {"context": context}
         for key, ours in (("dockerfile", "file"), ("target", "target")):
             if key in build:
-                found[ours] = self._plain(build.pop(key))
+                found[ours] = self._plain(_text(build.pop(key)))
         if args := build.pop("args", None):
             pairs = (self._plain(pair).partition("=") for pair in _assignments(args))
             found["args"] = {key: value for key, _, value in pairs}
@@ -356,10 +368,10 @@ class _Conversion:
     def _sources(self, name: str) -> tuple[str, ...]:
         """Return the build context of a service as a prefix, nothing if it is not built."""
         build = self._declared[name].get("build")
-        context = build if isinstance(build, str) else build.get("context", ".") if isinstance(build, dict) else None
-        if context is None:
+        if build is None:
             return ()
-        path = posixpath.normpath(self._plain(context))
+        context = build if isinstance(build, str) else build.get("context", ".")
+        path = posixpath.normpath(self._plain(_text(context)))
         return ("",) if path == "." else (f"{path}/",)
 
     def _limits(self, entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -367,8 +379,8 @@ class _Conversion:
         for key in ("resources", "limits"):
             nested = nested.get(key) if isinstance(nested, dict) else None
         limits = nested if isinstance(nested, dict) else {}
-        memory = self._plain(limits.get("memory") or entry.get("mem_limit"))
-        cpus = self._plain(limits.get("cpus") or entry.get("cpus"))
+        memory = self._plain(_text(limits.get("memory")) or _text(entry.get("mem_limit")))
+        cpus = self._plain(_text(limits.get("cpus")) or _text(entry.get("cpus")))
         yield from [("memory", memory)] if memory.strip("0") else []
         yield from [("cpus", cpus)] if cpus.strip("0.") else []
 
@@ -378,8 +390,8 @@ class _Conversion:
         replaced: list[str] = []
         for written in _items(self._declared[name].get("volumes")):
             if isinstance(written, dict):
-                kind, source, target = (self._plain(written.get(key)) for key in ("type", "source", "target"))
-                mode = "ro" if self._plain(written.get("read_only")) == "true" else ""
+                kind, source, target = (self._plain(_text(written.get(key))) for key in ("type", "source", "target"))
+                mode = "ro" if self._plain(_text(written.get("read_only"))) == "true" else ""
                 if kind == "tmpfs":
                     yield "tmpfs", target
                     continue
@@ -408,6 +420,54 @@ class _Conversion:
                 yield "mounts", f"{source}:{target}{suffix}"
             else:
                 yield "volumes", f"{_volume_name(source)}:{target}{suffix}"
+
+
+def _any(value: object) -> bool:
+    return value is not None
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(map(_is_text, value)))
+
+
+def _is_text_map(value: object) -> bool:
+    return _is_texts(value) or (isinstance(value, dict) and all(map(_is_text, value.values())))
+
+
+def _is_list(value: object) -> bool:
+    """Return whether the items of a list are texts or mappings; so may be a single text."""
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(item, str | dict) for item in value))
+
+
+def _is_ulimits(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_is_text_map, value.values()))
+
+
+def _is_check(value: object) -> bool:
+    return isinstance(value, dict) and _is_texts(value.get("test", ""))
+
+
+def _is_build(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, dict) and _is_text_map(value.get("args", "")))
+
+
+#: What the value of a key may be.
+_FORMS: dict[str, Callable[[object], bool]] = {
+    **dict.fromkeys(
+        ("image", "mem_limit", "cpus", "stop_grace_period", "user", "shm_size", "read_only", "init"), _is_text
+    ),
+    **dict.fromkeys(("command", "entrypoint", "tmpfs", "cap_add", "cap_drop", "devices", "expose", "links"), _is_texts),
+    **dict.fromkeys(("environment", "labels", "extra_hosts"), _is_text_map),
+    **dict.fromkeys(("env_file", "ports", "volumes"), _is_list),
+    "depends_on": lambda value: isinstance(value, dict) or (isinstance(value, list) and all(map(_is_text, value))),
+    "ulimits": _is_ulimits,
+    "healthcheck": _is_check,
+    "build": _is_build,
+}
 
 
 def _service_name(text: str) -> str:

@@ -96,7 +96,7 @@ class ComposeValues:
         found: dict[str, str | None] = {}
         files = entry.get("env_file")
         for file in files if isinstance(files, list) else [files] if files else []:
-            path = file.get("path", "") if isinstance(file, dict) else file
+            path = str(file.get("path", "")) if isinstance(file, dict) else file
             try:
                 found |= {key: value.replace("$", "$$") for key, value in self._dotenv(self.plain(path)).items()}
             except OSError:

@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rolling_upgrade import config
 from rolling_upgrade.engine.model import Application, Environment, Mount, Route, Volume
-from rolling_upgrade.errors import ConfigError
+from rolling_upgrade.errors import ConfigError, ConfigIssue
+from rolling_upgrade.features.init.compose import Converted, convert
 from rolling_upgrade.features.init.compose_values import dotenv_text
 from rolling_upgrade.features.init.workflow import init
 
@@ -338,6 +341,16 @@ services:
     assert "ACCESS_ID: has no value, and was replaced with nothing in 'serve --key $ACCESS_ID'" in notes(capsys)
 
 
+def test_error_about_a_key_that_was_not_written_drops_nothing() -> None:
+    converted = Converted(services=[{"name": "web", "image": "a/b", "user": "x y"}])
+    paths = ["services[0].name", "services[0].port", "services[3].user", "full_chain"]
+
+    assert not converted.drop([ConfigIssue("deploy/services.yaml", path, "x", "y") for path in paths])
+    assert converted.drop([ConfigIssue("deploy/services.yaml", "services[0].user", "'x y'", "a user")])
+    assert converted.services == [{"name": "web", "image": "a/b"}]
+    assert converted.notes == ["web: user x y was left out: expected a user"]
+
+
 @pytest.mark.parametrize(
     ("compose", "message"),
     [
@@ -364,6 +377,45 @@ def test_file_and_services_together_are_refused(converts: Converts) -> None:
         converts(FRAMEWORK, service=("web=a/b:1:80",))
 
     assert [(issue.path, issue.expected) for issue in caught.value.issues] == [("--from", "one of the two")]
+
+
+_KEYS = sorted(
+    {"image", "build", "command", "entrypoint", "ports", "expose", "environment", "env_file", "volumes", "healthcheck"}
+    | {"depends_on", "deploy", "mem_limit", "cpus", "labels", "ulimits", "extra_hosts", "links", "user", "tmpfs"}
+    | {"stop_grace_period", "cap_add", "shm_size", "profiles"}
+)
+_TEXTS = ("", "web", "a/b:1", "postgres:16", "80:80", "99999", "1-2:3", "${A:-${B}}", "${A?x}", "$", "'", "./x:/y")
+_NAMES = (
+    "test",
+    "context",
+    "args",
+    "target",
+    "type",
+    "source",
+    "path",
+    "soft",
+    "resources",
+    "limits",
+    "condition",
+    "=x",
+)
+_WORDS = st.sampled_from((*_TEXTS, *_NAMES, "/a:/b:ro"))
+_VALUES = st.recursive(
+    _WORDS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_WORDS, inner, max_size=3), max_leaves=6
+)
+_SERVICES = st.dictionaries(
+    st.sampled_from(["web", "db", "Web_1", "web"]), st.dictionaries(st.sampled_from(_KEYS), _VALUES, max_size=5)
+)
+
+
+@given(services=_SERVICES, env=st.dictionaries(st.sampled_from(["A", "B"]), _WORDS))
+@settings(max_examples=500, deadline=None)
+def test_any_structure_is_converted_or_noted(services: dict[str, Any], env: dict[str, str]) -> None:
+    converted = convert({"services": services}, "books", "", ".", lambda _: env)
+
+    names = [entry["name"] for entry in (*converted.services, *converted.accessories)]
+    assert len(names) <= len(services)
+    assert all(isinstance(value, str) for value in converted.values.values())
 
 
 @pytest.mark.parametrize("value", ["plain", "a b", "it's", "back\\slash", "#x", "$x", "${x}", '"q"', "", "é"])
