@@ -144,8 +144,10 @@ def _calls(raw: bytes) -> list[list[bytes]]:
 
 
 def _handed_on(calls: Iterable[list[bytes]]) -> Iterator[str]:
-    """Yield the scripts that calls pass to another shell, with their arguments."""
+    """Yield the scripts that calls pass to another shell, with their arguments; not to one in a container."""
     for call in calls:
+        if call[:2] == [b"podman", b"run"]:
+            continue
         for at, word in enumerate(call[:-2]):
             if word == b"sh" and call[at + 1] == b"-c":
                 text, *arguments = (argument.decode(errors="surrogateescape") for argument in call[at + 2 :])
