@@ -156,7 +156,7 @@ class EnvFile:
 
 def read_env(path: Path, issues: Issues, keyring: Keyring) -> EnvFile | None:
     """Read an env file. Errors go to `issues`; the result is None when the file cannot be read."""
-    example = path.with_name(f"{path.name}.example")
+    example = path.parent / f"{path.name}.example"  # the path may be a directory without a name: /
     remedy = f"an env file (copy {example.name} and fill it in)" if example.exists() else "an env file: KEY=value lines"
     data = read_bytes(path, issues, remedy=remedy)
     if data is None:

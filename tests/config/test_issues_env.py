@@ -203,3 +203,11 @@ def test_load_error_on_every_host_is_reported_once(project: Project) -> None:
 
     assert isinstance(error, ConfigError)
     assert len(error.issues) == 1
+
+
+def test_env_file_that_is_the_root_directory_is_refused(project: Project) -> None:
+    project.edit("hosts.yaml", "    hosts:", "    env_file: /\n    hosts:")
+
+    (issue,) = project.issues()
+
+    assert (issue.file, issue.found) == ("/", "an unreadable file (Is a directory)")

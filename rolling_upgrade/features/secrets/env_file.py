@@ -32,7 +32,7 @@ def read_env_file(secrets: SecretsFile) -> bytes:
         return read_small(secrets.path)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        example = secrets.path.with_name(f"{secrets.path.name}.example")
+        example = secrets.path.parent / f"{secrets.path.name}.example"
         copy = f"copy {example.name} to {secrets.name} and fill it in"
         next_step = copy if example.exists() else f"write {secrets.name}, with KEY=value lines"
         raise ConfigError(f"Cannot read {secrets.name}: {reason}.", next_step=next_step) from None
