@@ -253,3 +253,19 @@ def _environment(accessory: Accessory, place: str, values: Values) -> Iterator[t
         replaced = values.interpolate(variable.literal, f"{place}.env[{number}]")
         if replaced is not None:
             yield variable.name, replaced
+
+
+def check_ports(declared: Sequence[Accessory], app: model.Application, file: str, issues: Issues) -> None:
+    """Report published ports of accessories on one host that another accessory, a service or the site uses."""
+    taken = dict.fromkeys(app.public_ports, "the site") if app.has_site else {}
+    for service in app.http_services:
+        taken[service.service_port] = f"the service {service.name}"
+        taken |= {service.port(color): f"the service {service.name} ({color.value})" for color in model.Color}
+    places = {accessory.name: f"accessories[{index}]" for index, accessory in enumerate(declared)}
+    for accessory in app.accessories:
+        for number, port in enumerate(accessory.ports):
+            if port.host_port in taken:
+                found = f"port {port.host_port}, already used by {taken[port.host_port]}"
+                place = f"{places[accessory.name]}.ports[{number}]"
+                issues.add(file, place, found=found, expected="an unused port")
+            taken.setdefault(port.host_port, f"the accessory {accessory.name}")

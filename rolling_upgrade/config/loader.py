@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rolling_upgrade.config import checks, commands, validators
-from rolling_upgrade.config.accessories import resolve_accessories
+from rolling_upgrade.config.accessories import check_ports, resolve_accessories
 from rolling_upgrade.config.databases import with_databases
 from rolling_upgrade.config.env_command import CommandFailed, output_of
 from rolling_upgrade.config.files import EnvFile, decoded, parse_env, parse_output, read_env, read_yaml
@@ -235,6 +235,7 @@ def _resolve_hosts(
             here = {accessory.name for accessory in accessories}
             elsewhere = tuple(one.name for one in services.accessories if one.name not in here)
             applications[name] = replace(application, accessories=accessories, accessories_elsewhere=elsewhere)
+            check_ports(services.accessories, applications[name], services_file, issues)
     check_routed(applications.values(), services_file, issues)
     unsaved = [accessory.name for accessory in services.accessories if not accessory.backup] if services else []
     return with_databases(applications, unsaved, issues), hosts

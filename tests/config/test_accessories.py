@@ -136,6 +136,17 @@ def test_invalid_accessory_is_refused(project: Project, changes: dict[str, Any],
     assert text in str(issues[place])
 
 
+@pytest.mark.parametrize(
+    ("port", "user"), [("8080", "service backend"), ("28080:5432", "(green)"), ("7777:1", "accessory db")]
+)
+def test_port_with_two_uses_is_refused(project: Project, port: str, user: str) -> None:
+    declare(project, DB | {"ports": ["7777:5432"]}, DB | {"name": "other", "ports": [port]})
+
+    [issue] = project.issues()
+
+    assert (issue.path, user in issue.found) == ("accessories[1].ports[0]", True)
+
+
 def test_two_accessories_of_one_name_are_refused(project: Project) -> None:
     declare(project, DB, DB)
 

@@ -11,7 +11,7 @@ import pytest
 from rolling_upgrade.engine import accessory_database as databases
 from rolling_upgrade.engine.model import AccessoryDatabase, Application
 from tests.support.sample import application
-from tests.support.shell import Programs, moved, sh
+from tests.support.shell import HOSTILE, Programs, moved, sh
 
 SHOP = AccessoryDatabase("db", "postgres", "it's shop", "shop", 5432, "s3cret'x")
 LEGACY = AccessoryDatabase("my", "mysql", "it's `legacy`", "old", 3306, "s3cret'y")
@@ -176,3 +176,17 @@ def test_passwords_are_written_to_private_files(tmp_path: Path) -> None:
     assert (done.returncode, path.read_text(), path.stat().st_mode & 0o777) == (0, "s3cret'x", 0o600)
     recorded = replace(APP, databases=(replace(SHOP, password=""),))
     assert databases.store_passwords(recorded) == ""
+
+
+@pytest.mark.parametrize("value", [value for value in HOSTILE if value and "\n" not in value])
+def test_names_and_users_reach_the_programs_unchanged(value: str, programs: Programs, tmp_path: Path) -> None:
+    for one in (replace(SHOP, name=value, user=value), replace(LEGACY, name=value, user=value)):
+        app = replace(APP, databases=(one,))
+        add_accessory(programs, "exit 1")
+        text = moved(databases.dump(app, one, "none"), app, tmp_path)
+        sh(f"set -eu\nkind=manual databases=''\n{text}", path=programs.path, cwd=tmp_path)
+
+    postgres, mysql = (call for call in programs.calls("podman") if call[1] == "exec")
+    assert postgres[-2:] == [f"--username={value}", f"--dbname={value}"]
+    assert (mysql[-1], value in mysql[:-1]) == (value, True)
+    assert not (tmp_path / "pwned").exists()
