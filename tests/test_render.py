@@ -12,7 +12,7 @@ import pytest
 
 from rolling_upgrade import rendering
 from rolling_upgrade.engine import request
-from rolling_upgrade.engine.model import Application, Hsts, Route, SiteOptions, Tls
+from rolling_upgrade.engine.model import Application, Assets, Hsts, Route, SiteOptions, Tls
 from tests.support.sample import application, backend, frontend, image
 
 APP = application()
@@ -272,6 +272,54 @@ def test_nginx_site_health_path_below_a_stripped_prefix_bypasses_the_page() -> N
     public = rendering.nginx_site(app).partition("# The public server.")[2]
 
     assert "location = /backend/api/health {\n        rewrite (?s)^/backend(?:/(.*))?\\z /$1 break;" in public
+
+
+def location(text: str, path: str) -> str:
+    """The content of a location."""
+    return re.findall(rf"^    location {re.escape(path)} \{{\n(.*?)^    \}}", text, re.MULTILINE | re.DOTALL)[0]  # type: ignore[no-any-return]
+
+
+def test_nginx_site_files_of_earlier_releases_replace_only_a_404_of_the_application() -> None:
+    routes = (Route("/"), Route("/app/", strip_prefix=True, response_headers=(("X-Own", "a"), ("X-Gone", ""))))
+    site = rendering.nginx_site(application(backend(), frontend(routes=routes, assets=Assets("/x", "/app/assets"))))
+    public = site.partition("# The public server.")[2]
+    serving, kept = location(public, "/app/assets/"), location(public, "@shop_2_assets")
+
+    assert directives(serving, "error_page") == ["404 = @shop_2_assets", "503 /_rolling/maintenance"]
+    assert "live/maintenance.html) { return 503; }" in serving
+    assert "rewrite (?s)^/app(?:/(.*))?\\z /$1 break;" in serving
+    assert directives(kept, "root") == ["/var/lib/shop/assets/frontend/files"]
+    assert directives(kept, "disable_symlinks") == ["on from=/var/lib/shop"]
+    assert directives(kept, "rewrite") == ["(?s)^/assets/(.*)\\z /$1 break"]
+    assert directives(kept, "add_header") == ['X-Own "a" always']
+    assert "proxy_intercept_errors" not in location(public, "/app/") + location(public, "/")
+
+
+def test_nginx_site_assets_replace_a_route_of_their_path_and_follow_the_domains_of_their_route() -> None:
+    routes = (Route("/assets/", domains=("api.shop.test",), timeout_seconds=7), Route("/", domains=("api.shop.test",)))
+    app = application(
+        backend(routes=(Route("/"), Route("/api/"))[1:]),
+        frontend(routes=routes, assets=Assets("/x", "/assets")),
+        site=SiteOptions(domains=("api.shop.test",)),
+    )
+    first, second = rendering.nginx_site(app).split("# The public server")[1:]
+
+    assert ("assets" in first, second.count("location /assets/ {")) == (False, 1)
+    assert directives(location(second, "/assets/"), "proxy_read_timeout") == ["7s"]
+
+
+def test_nginx_site_page_with_a_password_hides_it_from_the_service() -> None:
+    options = SiteOptions(password_hashes=(("ann", "$6$salt$" + "a" * 86),))
+    own = Route("/own/", users=("ann",), request_headers=(("Authorization", "Bearer x"),))
+    site = rendering.nginx_site(
+        application(frontend(routes=(Route("/", users=("ann",)), own)), full_chain=None, site=options)
+    )
+    public = site.partition("# The public server.")[2]
+
+    assert directives(location(public, "/"), "proxy_set_header Authorization") == ['""']
+    assert directives(location(public, "/own/"), "proxy_set_header Authorization") == ['"Bearer x"']
+    assert len(directives(public, "auth_basic")) == len(directives(public, "proxy_pass")) == 3
+    assert "auth_basic" not in site.partition("# The public server.")[0]
 
 
 def test_nginx_site_reads_the_flags_that_a_flip_writes() -> None:

@@ -175,9 +175,10 @@ class Backend(Handler):
         self.answer(200, path.read_bytes(), "application/octet-stream")
 
     def slow(self, query: dict[str, str]) -> None:
-        """Answer after a delay of up to 30 s."""
+        """Log the request, and answer after a delay of up to 90 s."""
+        log(f"slow {self.command} {self.path} arrived")
         try:
-            seconds = min(30.0, max(0.0, float(query.get("seconds", "2"))))
+            seconds = min(90.0, max(0.0, float(query.get("seconds", "2"))))
         except ValueError:
             self.answer_json(400, error="seconds must be a number")
             return

@@ -313,7 +313,7 @@ def report_tracked(environment: str, file: str, issues: Issues) -> None:
 
 
 #: Names in the application's own directory that this project uses; other names are free for data.
-_RESERVED = ("backups", "config", "jobs", "journal", "live", "lock", "watchdog")
+_RESERVED = ("assets", "backups", "config", "jobs", "journal", "live", "lock", "watchdog")
 #: Names in the deploy user's home directory that grant access or contain programs.
 _PERSONAL = (".config", ".local", ".ssh")
 #: Directories that cannot be mounted, and nothing below them.

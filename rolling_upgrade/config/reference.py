@@ -36,7 +36,7 @@ from rolling_upgrade.config.services import (
     Suite,
 )
 from rolling_upgrade.config.settings import KEYS, Settings
-from rolling_upgrade.config.site import Hsts, Route, Site
+from rolling_upgrade.config.site import Assets, Hsts, Route, Site
 
 _REQUIRED = "**required**"
 
@@ -139,7 +139,7 @@ def page(services: Path) -> str:
     parts += [f"{_OPTIONS}\n{_table(ContainerOptions)}"]
     parts += _sections(("volumes[]", Volume), ("secrets[]", Secret), ("health", Health), ("gate", Gate))
     parts += _sections(("drain", Drain), ("routes[]", Route))
-    parts += _sections(("site", Site), ("site.hsts", Hsts))
+    parts += _sections(("assets", Assets), ("site", Site), ("site.hsts", Hsts))
     parts += _sections(("mounts[]", Mount), ("limits", Limits), ("full_chain", FullChain))
     parts += _sections(("release", Release))
     parts += [f"### `accessories[]`\n\n{Accessory.__doc__}\n\n{_table(Accessory, without=ContainerOptions)}"]

@@ -17,7 +17,7 @@ from rolling_upgrade.config.jobs import resolve_jobs
 from rolling_upgrade.config.ports import service_ports
 from rolling_upgrade.config.services import Health, Service, Services
 from rolling_upgrade.config.settings import Settings
-from rolling_upgrade.config.site import resolve_route, resolve_site
+from rolling_upgrade.config.site import resolve_assets, resolve_route, resolve_site
 from rolling_upgrade.config.values import Values
 from rolling_upgrade.engine import model
 from rolling_upgrade.engine.model import WatchRules
@@ -139,6 +139,7 @@ def _resolve_service(
             resolve_route(route, f"{place}.routes[{index}]", settings.domain_name, values)
             for index, route in enumerate(declared.routes)
         ),
+        assets=resolve_assets(declared.assets),
         mounts=mounts,
         alias=declared.alias or (declared.name if declared.container_port else ""),
         env=env,

@@ -29,7 +29,7 @@ from rolling_upgrade.config.containers import (
 )
 from rolling_upgrade.config.issues import Strict
 from rolling_upgrade.config.jobs import Job
-from rolling_upgrade.config.site import Route, Site, route_keys
+from rolling_upgrade.config.site import Assets, Route, Site, route_keys
 from rolling_upgrade.config.values import named_keys, references
 from rolling_upgrade.config.workers import Command, Entrypoint, Ready
 from rolling_upgrade.engine import local_command, model
@@ -230,6 +230,9 @@ class Service(ContainerOptions):
     drain: Drain = Field(default=Drain(), description="Draining and stopping of the old container.")
     routes: tuple[Annotated[Route, BeforeValidator(_route, json_schema_input_type=_UrlPath | Route)], ...] = Field(
         default=(), description="Path prefixes that Nginx routes to the service."
+    )
+    assets: Assets | None = Field(
+        default=None, description="Files in the image that stay reachable after an upgrade. Default: none."
     )
     mounts: Mounts = Field(default=(), description=f"Mounted directories of the host: {MOUNT}, or the keys below.")
     alias: Annotated[str, validators.SERVICE_NAME] = Field(

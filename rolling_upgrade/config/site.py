@@ -105,6 +105,15 @@ class Site(Strict):
             yield from named_keys(text)
 
 
+class Assets(Strict):
+    """Files in the image that stay reachable after an upgrade, such as scripts with a hash in their names."""
+
+    path: Annotated[str, validators.HOST_PATH] = Field(
+        description="Directory in the image, such as /app/public/assets."
+    )
+    prefix: Annotated[str, validators.URL_PATH] = Field(description="Path prefix of these files, such as /assets.")
+
+
 class Route(Strict):
     """A path prefix that Nginx routes to the service."""
 
@@ -180,6 +189,11 @@ def _password_hashes(routes: Iterable[Route], values: Values) -> Iterator[tuple[
             yield name, PASSWORD_HASH(text)
         except ValueError as error:
             values.reject(key, found="not a password hash" if text else "", expected=str(error))
+
+
+def resolve_assets(declared: Assets | None) -> model.Assets | None:
+    """Build the assets of a service."""
+    return model.Assets(declared.path, declared.prefix.rstrip("/") or "/") if declared else None
 
 
 def resolve_route(declared: Route, place: str, primary: str, values: Values) -> model.Route:

@@ -338,6 +338,14 @@ class Route:
         return not self.domains or domain in self.domains
 
 
+@dataclass(frozen=True)
+class Assets:
+    """A directory of the image whose files stay reachable below `prefix` after an upgrade."""
+
+    path: str
+    prefix: str
+
+
 class Start(str, Enum):
     """When a changed service starts in a deploy: with the other ones, or after the cutover of those before it."""
 
@@ -392,6 +400,7 @@ class Service:
     command: tuple[str, ...] = ()
     entrypoint: tuple[str, ...] | None = None
     handoff: Handoff = Handoff.OVERLAP
+    assets: Assets | None = None
 
     @property
     def is_worker(self) -> bool:

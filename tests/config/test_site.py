@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from rolling_upgrade.config.site import CLOUDFLARE
-from rolling_upgrade.engine.model import Application, Hsts, Route, SiteOptions
+from rolling_upgrade.engine.model import Application, Assets, Hsts, Route, SiteOptions
 from rolling_upgrade.errors import ConfigError, ConfigIssue
 from tests.support.project import Project
 
@@ -241,6 +241,34 @@ def test_domain_without_a_route_on_any_host_is_refused(project: Project) -> None
     (issue,) = issues(project)
 
     assert (issue.path, issue.found) == ("site.domains", "api.example.org without a route")
+
+
+def test_assets_of_a_service_are_read(project: Project) -> None:
+    path = project.root / "deploy/services.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["services"][FRONTEND]["assets"] = {"path": "/app/public/assets", "prefix": "/assets/"}
+    path.write_text(yaml.safe_dump(content))
+
+    assert loaded(project).services[FRONTEND].assets == Assets("/app/public/assets", "/assets")
+
+
+@pytest.mark.parametrize(
+    ("assets", "place"),
+    [
+        ({"path": "public", "prefix": "/assets"}, "services[1].assets.path"),
+        ({"path": "/app/../etc", "prefix": "/assets"}, "services[1].assets.path"),
+        ({"path": "/app", "prefix": "assets"}, "services[1].assets.prefix"),
+        ({"path": "/app", "prefix": "/"}, "site"),
+        ({"path": "/app"}, "services[1].assets.prefix"),
+    ],
+)
+def test_invalid_assets_are_refused(project: Project, assets: dict[str, str], place: str) -> None:
+    path = project.root / "deploy/services.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["services"][FRONTEND]["assets"] = assets
+    path.write_text(yaml.safe_dump(content))
+
+    assert [issue.path for issue in issues(project)] == [place]
 
 
 def test_keys_that_only_the_site_names_are_known(project: Project) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shlex
 import shutil
 import textwrap
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -233,6 +236,154 @@ def second(site: Site) -> Iterator[Site]:
     yield other
     other.run("teardown", "--data", "--confirm", "notes")
     shutil.rmtree(other.directory)
+
+
+SECURE = {"PROTOCOL": "https", "SSL_CERT_PATH": "/etc/ssl/certs/ark.crt", "SSL_KEY_PATH": "/etc/ssl/private/ark.key"}
+API, WWW = "api.lab.test", "www.lab.test"
+
+
+def curl(host: Host, *words: str, url: str = f"https://{DOMAIN}/") -> str:
+    """Send a request as a visitor of the host and return what curl prints. The certificate must name the domain."""
+    names = [f"{domain}:{port}:127.0.0.1" for domain in (DOMAIN, API, WWW) for port in (80, 443)]
+    resolve = [word for name in names for word in ("--resolve", name)]
+    trust = ["--cacert", SECURE["SSL_CERT_PATH"]]
+    return host.sh(shlex.join(["curl", "-s", "--max-time", "20", *trust, *resolve, *words, url])).stdout
+
+
+def status(host: Host, *words: str, url: str) -> str:
+    """Return the version of HTTP, the status and the target of a redirect of an answer."""
+    form = "%{http_version} %{http_code} %{redirect_url}"
+    return curl(host, "-o", "/dev/null", "-w", form, *words, url=url).strip()
+
+
+def declare_options(site: Site) -> None:
+    """Declare a site that uses the options, with TLS."""
+    site.edit_environment(setup={"certificate": "self-signed"})
+    hashed = site.lab.hosts[0].sh("openssl passwd -6 secret").stdout.strip()
+    site.edit_env(**SECURE, ANN_HASH=f"'{hashed}'")
+    with site.edited_services() as content:
+        content["site"] = {
+            "domains": [API],
+            "redirects": {WWW: "DOMAIN_NAME"},
+            "trusted_proxies": ["127.0.0.2"],
+            "hsts": {"max_age": "1h"},
+            "gzip": "true",
+        }
+        backend, frontend = content["services"]
+        backend["routes"] = [
+            *backend["routes"],
+            {"prefix": "/", "domains": [API], "response_headers": {"X-Own": 'it\'s "quoted"; {x}'}},
+            {"prefix": "/inner/", "strip_prefix": "true", "basic_auth": {"ann": "ANN_HASH"}, "max_body": "1KB"},
+        ]
+        frontend["routes"] = [{"prefix": "/", "domains": ["DOMAIN_NAME"]}]
+        frontend["assets"] = {"path": "/srv", "prefix": "/assets"}
+
+
+def test_options_of_the_site_work_on_a_host(site: Site) -> None:
+    host = site.lab.hosts[0]
+    with site.unchanged_files():
+        declare_options(site)
+        code, output = site.deploy("v2")
+        assert (code, f"does not grant memoryark the domain {API}" in output) == (3, True), output
+        assert "run inv setup" in output.lower()
+        site.run_ok("setup")
+        plan = site.deploy_ok("v2", "--dry-run")
+        assert "copy the assets of frontend out of the images" in plan
+        site.deploy_ok("v2")
+        assert host.sh("nginx -t 2>&1").stdout.count("warn") == 0
+        check_options(host)
+        site.run_ok("setup.check")
+        site.run_ok("maintenance", "on")
+        for url in (f"https://{DOMAIN}/", f"https://{API}/anything", f"https://{DOMAIN}/inner/x"):
+            assert status(host, url=url) == "2 503", url
+        assert status(host, url=f"https://{API}/api/health") == "2 200"
+        site.run_ok("maintenance", "off")
+        releases = host.sh("ls /var/lib/memoryark/assets/frontend/releases").stdout.split()
+        assert len(releases) == 2
+    site.run_ok("setup")
+    site.deploy_ok("v1")
+    assert host.sh("ls /usr/local/lib/memoryark").stdout.count("users-") <= 1
+
+
+def check_options(host: Host) -> None:
+    """Check the answers of the site as visitors get them."""
+    version = json.loads(curl(host, url=f"https://{API}/api/version"))["version"]
+    assert (status(host, url=f"https://{DOMAIN}/"), version) == ("2 200", "v2")
+    for scheme in ("http", "https"):
+        assert status(host, url=f"{scheme}://{WWW}/a/b?c=d").endswith(f" 301 https://{DOMAIN}/a/b?c=d")
+    assert status(host, url=f"http://{API}/a?b").endswith(f" 301 https://{API}/a?b")
+    headers = curl(host, "-D", "-", "-o", "/dev/null", url=f"https://{API}/none").lower()
+    assert "strict-transport-security: max-age=3600" in headers
+    assert 'x-own: it\'s "quoted"; {x}' in headers
+    cookie = "Cookie: a=" + "b" * 16_384
+    assert status(host, "-H", cookie, url=f"https://{DOMAIN}/") == "2 200"
+    assert status(host, "--http1.1", "-H", cookie, url=f"https://{DOMAIN}/") == "1.1 200"
+    inner = f"https://{DOMAIN}/inner/api/version"
+    assert status(host, url=inner) == status(host, "-u", "ann:wrong", url=inner) == "2 401"
+    assert status(host, "-u", "ann:secret", url=inner) == "2 200"
+    assert status(host, "-u", "ann:secret", "-d", "x" * 2000, url=inner) == "2 413"
+    assert status(host, url=f"https://{DOMAIN}/_rolling/site") == "2 404"
+    # The frontend answers 404 for every file; each is in the image of this release and of the former one.
+    assert "class Frontend" in curl(host, url=f"https://{DOMAIN}/assets/frontend.py")
+    home = "/var/lib/memoryark/assets/frontend/files"
+    host.sh(f"ln -s /etc/passwd {home}/passwd; ln -s /etc {home}/etc; mkfifo {home}/pipe", user="deploy")
+    for name in ("passwd", "etc/passwd", "pipe", "none"):
+        assert status(host, url=f"https://{DOMAIN}/assets/{name}") in {"2 403", "2 404"}, name
+    users = host.sh("ls -l /usr/local/lib/memoryark/users-*").stdout
+    assert re.match(r"-rw-r-----[.]? 1 root www-data ", users), users
+    assert host.sh("cat /usr/local/lib/memoryark/users-*", user="deploy", check=False).returncode != 0
+
+
+def arrivals(host: Host) -> Counter[str]:
+    """Return how often each slow request arrived, by the logs of both colors."""
+    names = "memoryark-backend-blue memoryark-backend-green"
+    logs = host.sh(f"for name in {names}; do podman logs $name 2>&1; done", user="deploy").stdout
+    return Counter(re.findall(r" slow (\S+ \S+) arrived", logs))
+
+
+def test_slow_request_reaches_one_color_once_during_a_cutover(site: Site) -> None:
+    """Before the service answers, Nginx gives up; without the rule it would send the request to the other color."""
+    host = site.lab.hosts[0]
+    with site.edited_services() as content:
+        routes = content["services"][0]["routes"]
+        routes.append({"prefix": "/api/slow", "timeout": "2s"})
+    site.deploy_ok("v1")
+    sent: dict[str, int] = {}
+    over = threading.Event()
+
+    def visit(method: str) -> None:
+        number = 0
+        while not over.is_set():
+            number += 1
+            path = f"/api/slow?seconds=4&number={number}"
+            sent[f"{method} {path}"] = http_request(host, path, method)[0]
+
+    visitors = [threading.Thread(target=visit, args=(method,)) for method in ("GET", "POST") for _ in range(1)]
+    for visitor in visitors:
+        visitor.start()
+    try:
+        wait_until(lambda: len(sent) >= 2, "slow requests")
+        site.deploy_ok("v2")
+        before = len(sent)
+        wait_until(lambda: len(sent) > before + 1, "slow requests after the cutover")
+    finally:
+        over.set()
+        for visitor in visitors:
+            visitor.join()
+    assert set(sent.values()) <= {502, 504}, sent
+    assert arrivals(host) == Counter(dict.fromkeys(sent, 1))
+
+
+@pytest.mark.extended
+def test_request_longer_than_a_minute_is_answered_with_a_timeout_of_its_route(site: Site) -> None:
+    host = site.lab.hosts[0]
+    with site.edited_services() as content:
+        content["services"][0]["routes"].append({"prefix": "/api/slow", "timeout": "80s"})
+    site.deploy_ok("v1")
+
+    answer = host.sh(f"curl -s -m 90 -H 'Host: {DOMAIN}' 'http://127.0.0.1/api/slow?seconds=65'", timeout=120).stdout
+
+    assert json.loads(answer)["slept"] == 65.0
 
 
 def test_second_application_cannot_claim_names_or_ports_of_the_first(site: Site, second: Site) -> None:

@@ -30,7 +30,7 @@ from rolling_upgrade.config.services import (
     Suite,
 )
 from rolling_upgrade.config.settings import Settings
-from rolling_upgrade.config.site import Hsts, Route, Site
+from rolling_upgrade.config.site import Assets, Hsts, Route, Site
 from rolling_upgrade.config.workers import Ready
 from rolling_upgrade.engine.model import HOOKS, Environment
 from rolling_upgrade.errors import ConfigError
@@ -176,6 +176,8 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "Route.basic_auth": ("OWN_USERS",),
     "Route.request_headers": ("it's \"quoted\"; {x}", "${OWN_TEXT}"),
     "Route.response_headers": ("DENY", "default-src 'self'; script-src #x"),
+    "Assets.path": ("/app/public/assets",),
+    "Assets.prefix": ("/of-every-domain/assets", "/of-every-domain/a.b"),
     "Site.domains": ("api.example.org", "DOMAIN_NAME"),
     "Site.redirects": ("DOMAIN_NAME", "${DOMAIN_NAME}"),
     "Site.trusted_proxies": ("cloudflare", "192.0.2.0/24", "2001:db8::/32"),
@@ -319,8 +321,8 @@ FIELDS: dict[str, tuple[Any, ...]] = {
 EXECUTED = frozenset({"EnvironmentEntry.env_command", *(f"Hooks.{name}" for name in HOOKS)})
 
 MODELS: tuple[type[BaseModel], ...] = (
-    Health, Gate, Ready, Drain, Variable, Route, Site, Hsts, Mount, Volume, Secret, Limits, Build, Service, FullChain,
-    Release, Hooks, Job, Building, Suite, Services,
+    Health, Gate, Ready, Drain, Variable, Route, Assets, Site, Hsts, Mount, Volume, Secret, Limits, Build, Service,
+    FullChain, Release, Hooks, Job, Building, Suite, Services,
     RolloutPolicy, Setup, Monitoring, Host, EnvironmentEntry, Inventory,
 )  # fmt: skip
 
@@ -426,6 +428,7 @@ class Project:
         ]
         service |= {"drain": self._of("Drain"), "routes": [self._route()], "limits": self._of("Limits")}
         service["routes"].append({"prefix": "/of-every-domain/"})
+        service["assets"] = self._of("Assets")
         service["mounts"] = [self._of("Mount"), *paths]
         service["secrets"] = [self._of("Secret")]
         service["volumes"] = [self._of("Volume")]

@@ -38,6 +38,7 @@ def site(app: Application) -> Site:
                 blue=service.port(Color.BLUE),
                 green=service.port(Color.GREEN),
                 routes=tuple(_route(route, options) for route in service.routes),
+                assets=service.assets.prefix if service.assets else "",
             )
             for service in app.http_services
         ),

@@ -143,13 +143,17 @@ class HealthPath:
 
 @dataclass(frozen=True)
 class SiteService:
-    """A service: its service port, which belongs to Nginx, and the candidate ports of both colors."""
+    """A service: its service port, which belongs to Nginx, and the candidate ports of both colors.
+
+    `assets` is the prefix below which files of earlier releases stay reachable; '' without such files.
+    """
 
     name: str
     port: int
     blue: int
     green: int
     routes: tuple[Route, ...]
+    assets: str = ""
 
     @property
     def ports(self) -> tuple[int, int, int]:
@@ -384,10 +388,13 @@ def check(site: Site, rules: Rules) -> None:
     for name in (*(health.service for health in site.health), *([site.full_chain] if site.full_chain else [])):
         if name not in names:
             raise SiteError(f"there is no service {name}")
-    for path in (*(route.prefix for route in site.routes), *(health.path for health in site.health)):
+    prefixes = (*(route.prefix for route in site.routes), *(service.assets for service in site.services))
+    for path in (*prefixes, *(health.path for health in site.health)):
         if f"{path}/".startswith(f"{OWN_PATHS}/") or ".." in path.split("/"):
             raise SiteError(f"the path {path} is reserved")
     _check_domains(site, rules)
+    for service in site.services:
+        _check_assets(service)
     for route in site.routes:
         _check_route(route)
 
@@ -409,6 +416,14 @@ def _check_domains(site: Site, rules: Rules) -> None:
     for domain in served:
         _check_distinct(f"route on {domain}", [route.prefix for route in site.routes if applies(route, domain)])
         _check_distinct(f"health path on {domain}", [path.path for path in site.health if applies(path, domain)])
+
+
+def _check_assets(service: SiteService) -> None:
+    prefix = service.assets
+    if prefix.endswith("/"):
+        raise SiteError(f"the assets of {service.name} need a prefix such as /assets, without a slash at its end")
+    if prefix and not any(f"{prefix}/".startswith(route.prefix) for route in service.routes):
+        raise SiteError(f"no route of {service.name} leads to its assets at {prefix}")
 
 
 def applies(item: Route | HealthPath, domain: str) -> bool:
@@ -457,7 +472,8 @@ def _site(fields: Fields) -> Site:
 def _service(fields: Fields) -> SiteService:
     name = fields.text("name", _NAME)
     port, blue, green = (fields.number(key, _LOWEST_LOOPBACK_PORT, _HIGHEST_PORT) for key in ("port", "blue", "green"))
-    return SiteService(name, port, blue, green, fields.objects("routes", _route, most=_MOST_ROUTES))
+    routes = fields.objects("routes", _route, most=_MOST_ROUTES)
+    return SiteService(name, port, blue, green, routes, fields.text("assets", URL_PATH, empty=True, default=""))
 
 
 def _route(fields: Fields) -> Route:

@@ -55,13 +55,23 @@ _STREAM_SECONDS = 3600
 class Location:
     """A location of Nginx: a path with its modifier, the service behind it, and the route whose options apply.
 
-    `exempt` locations stay reachable during maintenance.
+    `exempt` locations stay reachable during maintenance. `assets` locations serve files of earlier releases in place of
+    a 404 of the application.
     """
 
     path: str
     service: SiteService
     route: Route
     exempt: bool = False
+    assets: bool = False
+
+    @property
+    def assets_pattern(self) -> str:
+        """The regular expression that captures the path below the prefix of the assets, as the application sees it."""
+        prefix = self.path.rstrip("/")
+        if self.route.strip_prefix:
+            prefix = prefix.removeprefix(self.route.prefix.rstrip("/"))
+        return rf"(?s)^{prefix.replace('.', '[.]')}/(.*)\z"
 
     @property
     def timeout(self) -> int:
@@ -163,7 +173,18 @@ def _locations(site: Site, domain: str) -> tuple[Location, ...]:
         matching = [found.route for found in routes if found.service is service and health.path.startswith(found.path)]
         route = max(matching, key=lambda route: len(route.prefix), default=Route(health.path, health.stream))
         exempt.append(Location(f"= {health.path}", service, route, exempt=True))
-    return (*exempt, *routes)
+    return (*exempt, *_with_assets(site, routes))
+
+
+def _with_assets(site: Site, routes: list[Location]) -> list[Location]:
+    """Add the locations of assets, each with the options of the route that leads there; one with that path is replaced."""
+    found = {location.path: location for location in routes}
+    for service in (service for service in site.services if service.assets):
+        path = f"{service.assets}/"
+        leading = max((one for one in routes if path.startswith(one.path)), key=lambda one: len(one.path), default=None)
+        if leading is not None and leading.service is service:
+            found[path] = Location(path, service, leading.route, assets=True)
+    return list(found.values())
 
 
 def internal_locations(site: Site, rules: Rules, service: SiteService) -> tuple[Location, ...]:

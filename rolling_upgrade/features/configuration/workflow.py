@@ -416,6 +416,8 @@ def _service(app: Application, service: Service) -> Iterator[tuple[str, str]]:
     yield "handoff", service.handoff.value
     yield "drain", f"{drain.deadline_seconds:g} s, then {drain.stop_seconds:g} s to stop"
     yield "routes", ", ".join(map(_route, service.routes))
+    if service.assets:
+        yield "assets", f"{service.assets.path} of the image, at {service.assets.prefix}"
     mounts = (
         f"{mount.source} at {mount.target}{' (read only)' if mount.read_only else ''}"
         f"{f' (owner {mount.owner})' if mount.owner else ''}"

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from rolling_upgrade.engine import health_gate, image_push, jobs, mount_owner, nginx, podman, untrusted
+from rolling_upgrade.engine import assets, health_gate, image_push, jobs, mount_owner, nginx, podman, untrusted
 from rolling_upgrade.engine.image_push import Push
 from rolling_upgrade.engine.model import (
     Application,
@@ -147,7 +147,20 @@ class StepBuilder:
             steps.append(self._with_network(push_step(self._app, self._spec.record.id, pushes)))
         elif images:
             steps.append(self._with_network(self._pull(images)))
-        return tuple(steps)
+        return (*steps, *self._assets())
+
+    def _assets(self) -> tuple[Step, ...]:
+        """Copy the assets of the new images, and of the running ones, before any host cuts over."""
+        services = [service for service in self._app.services if service.assets]
+        if not services:
+            return ()
+        active = [
+            (service, self._state.container(service.name, self._state.active_color(service.name)))
+            for service in services
+        ]
+        running = [(service, container.image) for service, container in active if container is not None]
+        title = f"copy the assets of {', '.join(service.name for service in services)} out of the images"
+        return (Step("assets", title, assets.copy(self._app, running), assets.COPY_SECONDS),)
 
     def release(self) -> tuple[Step, ...]:
         """Return the release command. The lock of the host and the container's name keep it from running twice."""

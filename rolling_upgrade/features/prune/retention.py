@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from rolling_upgrade.engine import history, journal, nginx, podman, untrusted
+from rolling_upgrade.engine import assets, history, journal, nginx, podman, untrusted
 from rolling_upgrade.engine.model import Application, Container, HostState, Image, RolloutPolicy
 from rolling_upgrade.engine.podman import spec_hash
 from rolling_upgrade.engine.prune_entry import Mode, prune_entry
@@ -91,6 +91,7 @@ def prune_files(state: HostState, app: Application, kept: Kept, mode: Mode = Mod
             prune_entry(mode),
             podman.prune_images(_repositories(state, app), kept.digests, history.history_file(app.home), mode),
             podman.prune_configs(app.home, kept.configurations | kept.releases),
+            assets.prune(app.home, kept.digests, mode),
             backup.prune(app, mode),
             journal.prune(app.home, keep=KEPT_JOURNALS),
         )

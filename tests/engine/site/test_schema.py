@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rolling_upgrade import rendering
-from rolling_upgrade.engine.model import Hsts, Route, SiteOptions, Tls
+from rolling_upgrade.engine.model import Assets, Hsts, Route, SiteOptions, Tls
 from rolling_upgrade.engine.site import client as commands
 from rolling_upgrade.engine.site import schema, text
 from rolling_upgrade.engine.site.document import LARGEST, SiteError
@@ -48,7 +48,7 @@ FULL = application(
             ),
         )
     ),
-    frontend(),
+    frontend(assets=Assets("/app/public/assets", "/assets")),
     tls=Tls("/etc/ssl/certs/shop.crt", "/etc/ssl/private/shop.key"),
     site=SiteOptions(
         domains=("api.shop.test", "www.shop.test"),
@@ -157,6 +157,7 @@ OPTIONAL_TEXT_PLACES: dict[str, tuple[object, ...]] = {
     "redirect target": ("redirects", 0, "target"),
     "route domain": ("services", 0, "routes", 1, "domains", 0),
     "health domain": ("health", 2, "domains", 0),
+    "assets": ("services", 1, "assets"),
     "users": ("services", 0, "routes", 1, "users"),
     "request header": ("services", 0, "routes", 1, "request_headers", 0, "name"),
     "request header value": ("services", 0, "routes", 1, "request_headers", 0, "value"),
@@ -183,7 +184,7 @@ OPTIONAL_PLACES: dict[str, tuple[object, ...]] = {
     "hsts preload": ("hsts", "preload"),
     "header bytes": ("header_bytes",),
 }
-FINE |= {("users", "")}
+FINE |= {("users", ""), ("assets", "")}
 #: Values of a header that are valid although they are hostile elsewhere: Nginx gets them in quotes.
 FINE_HEADERS = {
     *("", "a;b", "a{b", "a}b", "a'b", 'a"b', "a#b", "a b", "x; access_log /etc/sudoers.d/x format", "= /x", "^~ /"),
@@ -387,6 +388,26 @@ def test_contradictory_or_reserved_options_of_a_route_are_refused(route: dict[st
     document["services"][0]["routes"][1] |= route
 
     with pytest.raises(SiteError, match=why):
+        accepted(encoded(document), FULL_RULES)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "why"),
+    [("/", "without a slash"), ("/a/", "without a slash"), ("/_rolling", "reserved"), ("/a/..", "reserved")],
+)
+def test_assets_below_an_unsuitable_prefix_are_refused(prefix: str, why: str) -> None:
+    document = site_document(FULL)
+    document["services"][1]["assets"] = prefix
+
+    with pytest.raises(SiteError, match=why):
+        accepted(encoded(document), FULL_RULES)
+
+
+def test_assets_that_no_route_of_their_service_leads_to_are_refused() -> None:
+    document = site_document(FULL)
+    document["services"][0]["assets"] = "/assets"
+
+    with pytest.raises(SiteError, match="no route of backend leads to its assets at /assets"):
         accepted(encoded(document), FULL_RULES)
 
 

@@ -8,11 +8,11 @@ import pytest
 
 from rolling_upgrade import rendering
 from rolling_upgrade.engine.image_push import Push
-from rolling_upgrade.engine.model import HostState, ReleaseCommand, RolloutPolicy, Service
+from rolling_upgrade.engine.model import Assets, HostState, ReleaseCommand, RolloutPolicy, Service
 from rolling_upgrade.engine.plan import Plan, one_release
 from rolling_upgrade.features.deploy.plan import plan_deploy
 from rolling_upgrade.features.deploy.steps import DeploySpec, push_step
-from tests.support.sample import LOCK, application, frontend, image
+from tests.support.sample import LOCK, application, backend, frontend, image
 from tests.support.states import RUN, as_wanted, outdated, plan, upgradable
 
 ID = "sha256:" + "e" * 64
@@ -55,6 +55,30 @@ def test_plan_without_pushed_images_pulls_them(action: str) -> None:
 
     assert [step.id for step in plan.prepare][-1] == "pull"
     assert plan.prepare[-1].pushes == ()
+
+
+@pytest.mark.parametrize("action", ["deploy", "rollback"])
+def test_assets_of_the_new_and_the_running_image_are_copied_before_any_host_continues(action: str) -> None:
+    app = application(backend(), frontend(assets=Assets("/app/assets", "/assets")))
+    state = upgradable(app)
+    wanted = replace(spec(), application=app, record=replace(RUN, action=action))
+
+    plan = plan_deploy(state, wanted, RolloutPolicy())
+
+    assert plan.prepare[-1].title == "copy the assets of frontend out of the images"
+    text = plan.prepare[-1].script.text
+    running = state.container("frontend", state.active_color("frontend"))
+    assert running is not None
+    calls = [row for row in text.splitlines() if row.startswith("copy_assets shop-frontend-assets")]
+    assert [(running.image.pinned in call, call.split()[-1]) for call in calls] == [
+        (True, "optional"),
+        (False, "required"),
+    ]
+    assert image("frontend").pinned in calls[1]
+
+
+def test_plan_without_assets_copies_none() -> None:
+    assert "assets" not in [step.id for step in plan_deploy(HostState("web1"), spec(), RolloutPolicy()).prepare]
 
 
 MIGRATE = ReleaseCommand("backend", ("python", "manage.py", "migrate"), 300)
