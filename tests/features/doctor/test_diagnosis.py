@@ -9,7 +9,7 @@ import pytest
 
 from rolling_upgrade.engine import preflight
 from rolling_upgrade.engine.jobs import content_hash
-from rolling_upgrade.engine.model import Diagnosis, HostState, Job, Level, Lock, Tls
+from rolling_upgrade.engine.model import Diagnosis, HostState, Job, Level, Lock, SiteOptions, Tls
 from rolling_upgrade.engine.site import client as site
 from rolling_upgrade.engine.site.schema import dump
 from rolling_upgrade.features.doctor.diagnosis import HostFacts, diagnose
@@ -104,6 +104,19 @@ def test_diagnose_single_problem_is_one_warning_with_a_remedy(changed_facts: dic
     assert [row.level for row in rows] == [Level.WARNING]
     assert rows[0].what.startswith(problem)
     assert rows[0].remedy
+
+
+def test_diagnose_names_the_domains_that_the_certificate_and_the_grants_lack() -> None:
+    app = replace(APP, site=SiteOptions(domains=("api.shop.test", "my-shop.test")))
+    names = "Hostname shop.test does match certificate Hostname my-shop.test does NOT match certificate "
+    facts = HostFacts({**HEALTHY, "certificate_name": names}, NOW, NOW + 1, SITE_HASH, "h", "b")
+
+    rows = [row.what for row in diagnose(state(), app, facts) if row.level is not Level.OK]
+
+    assert rows == [
+        "the host does not grant shop the domain api.shop.test",
+        "the certificate is not for my-shop.test",
+    ]
 
 
 def test_diagnose_helper_of_another_version_is_reported() -> None:
