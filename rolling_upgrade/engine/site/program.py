@@ -107,7 +107,7 @@ def _install(data: bytes, paths: HostPaths, template: str) -> str:
         )
     _write_users(request.users, paths)
     old = read_text(paths.site)
-    if old == text and read_text(paths.listen) == _listeners(_rules(paths)) and _answers(text, paths):
+    if old == text and _has_listeners(paths) and _answers(text, paths):
         return "the site is unchanged"
     _replace(old, text, paths)
     _remove_unused_users(paths)
@@ -164,7 +164,7 @@ def _refresh(data: bytes, paths: HostPaths, template: str) -> str:
     except SiteError:
         text = render(request.site, _rules(paths), template)
     _write_users(request.users, paths)
-    if old != text or read_text(paths.listen) != _listeners(_rules(paths)) or not _answers(text, paths):
+    if old != text or not _has_listeners(paths) or not _answers(text, paths):
         _replace(old, text, paths)
     return "the site is live"
 
@@ -175,7 +175,7 @@ def _check(_: bytes, paths: HostPaths, template: str) -> str:
     site, rules = text_site(text), _rules(paths)
     if site is None or render(site, rules, template) != text:
         raise Refused("the installed site was rendered by a different version or with different rules")
-    if read_text(paths.listen) != _listeners(rules):
+    if not _has_listeners(paths):
         raise Refused("the listeners of the site are not in the syntax of the installed Nginx")
     if not _answers(text, paths):
         raise Refused("Nginx does not run the site")
@@ -242,6 +242,12 @@ def _listeners(rules: Rules) -> str:
     """The text of the file with the TLS listeners; '' without TLS."""
     found = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", run("nginx", "-v").stdout) if rules.tls else None
     return listen_text(rules, tuple(map(int, found.groups())) if found else ()) if rules.tls else ""
+
+
+def _has_listeners(paths: HostPaths) -> bool:
+    """Whether the file with the TLS listeners is the one for the rules and for the installed Nginx."""
+    wanted = _listeners(_rules(paths))
+    return not wanted or read_text(paths.listen) == wanted
 
 
 def _write_listeners(text: str, paths: HostPaths) -> None:

@@ -566,6 +566,18 @@ def test_new_version_of_nginx_changes_the_listeners_by_setup(host: Host, program
     assert (host.run("check")[0], "http2 on;" in listeners(host)) == (0, True)
 
 
+def test_file_of_the_listeners_stays_without_tls_and_is_no_difference(host: Host) -> None:
+    app = replace(host.app, tls=TLS)
+    host.grant(app)
+    host.install(app)
+    host.grant()
+
+    assert host.refresh(host.app) == (0, "the site is live\n")
+    assert host.run("check") == (0, "the site is live\n")
+    assert host.install()[0] == 0
+    assert host.run("check") == (0, "the site is live\n")
+
+
 def test_refused_site_leaves_the_former_listeners(host: Host, programs: Programs) -> None:
     app = replace(host.app, tls=TLS)
     host.grant(app)
