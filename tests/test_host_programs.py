@@ -75,7 +75,7 @@ class Boot:
     def podman(self, start: str = ":") -> None:
         self.programs.add(
             "podman",
-            f'case "$1" in ps) echo c0ffee ;; container) cat "$here/rows" ;; start) {start} ;; esac',
+            f'case "$1" in ps) case "$*" in *one-off*) echo 0ff ;; *) echo c0ffee ;; esac ;; container) cat "$here/rows" ;; start) {start} ;; esac',
         )
 
     def run(self) -> subprocess.CompletedProcess[str]:
@@ -105,6 +105,12 @@ def test_boot_starts_exactly_the_colors_that_the_flags_name(boot: Boot) -> None:
     assert done.returncode == 0
     assert boot.calls("start") == ["shop-a-blue", "shop-b-green"]
     assert boot.calls("stop") == ["shop-a-green", "shop-b-blue"]
+
+
+def test_boot_removes_the_one_off_containers_that_a_power_cut_left(boot: Boot) -> None:
+    boot.run()
+
+    assert boot.calls("rm") == ["0ff"]
 
 
 def test_boot_stops_the_standby_of_an_interrupted_run(boot: Boot) -> None:

@@ -40,13 +40,18 @@ done
 
 
 def start_writers(app: Application, run_id: str, *, except_for: Sequence[str] = ()) -> str:
-    """Start the stopped containers, except for the named ones, and the timers of the jobs again."""
+    """Start the stopped containers, except for the named ones, and the timers of the jobs again.
+
+    Podman has removed the containers of one-off commands when they stopped.
+    """
     start = 'podman start "$name" >/dev/null'
     if except_for:
         start = f'case "$name" in {"|".join(map(quote, except_for))}) ;; *) {start} ;; esac'
     return f"""\
 stopped={_stopped(app, run_id)}
-if [ -e "$stopped" ]; then while read -r name; do {start}; done < "$stopped"; fi
+if [ -e "$stopped" ]; then
+  while read -r name; do if podman container exists "$name"; then {start}; fi; done < "$stopped"
+fi
 {jobs.resume(app)}"""
 
 
