@@ -48,7 +48,7 @@ class Failure:
 class HealthObservation:
     """A health report, classified for the decision.
 
-    `resource_pressure` describes the short resource, `unrecoverable` the reason why no recovery can help, `lock_holder`
+    `resource_pressure` describes the short resource, `accessory_down` an accessory that is not healthy, `unrecoverable` the reason why no recovery can help, `lock_holder`
     the owner and reason of the lock; each is '' otherwise. `release` is the id of the live release, `fresh` is True
     while it is young, `can_roll_back` if a good release precedes it.
     """
@@ -56,6 +56,7 @@ class HealthObservation:
     services: tuple[str, ...]
     failures: tuple[Failure, ...] = ()
     resource_pressure: str = ""
+    accessory_down: str = ""
     unrecoverable: str = ""
     lock_holder: str = ""
     release: str = ""
@@ -168,6 +169,9 @@ def classify(
         services=tuple(service.name for service in app.services),
         failures=failures,
         resource_pressure="; ".join(check.detail for check in report.failed if check.kind in {Kind.DISK, Kind.MEMORY}),
+        accessory_down="; ".join(
+            f"{check.name}: {check.detail}" for check in report.failed if check.kind is Kind.ACCESSORY
+        ),
         unrecoverable=_unrecoverable(app, report),
         lock_holder=f"{lock.owner}: {lock.reason}" if lock else "",
         release=newest.id if newest else "",
@@ -243,14 +247,16 @@ def decide(
     if pressure and rules.enabled and _may_prune(state, now):
         return replace(state, pruned_at=now), Decision(RecoveryAction.PRUNE, reason=pressure)
     due = [failure for failure in observation.failures if state.counter(failure.service).worst >= rules.failures]
-    if pressure:
-        # A restart frees neither disk nor memory: start stopped containers only.
+    if pressure or observation.accessory_down:
+        # A restart frees neither disk nor memory, and repairs no database: start stopped containers only.
         due = [failure for failure in due if failure.kind is FailureKind.STOPPED]
     if due:
         return _recover(state, due[0], observation, rules)
     if observation.failures:
         worst = max(state.counter(failure.service).worst for failure in observation.failures)
         reason = f"{observation.failures[0].reason} ({worst} of {rules.failures})"
+        if observation.accessory_down:
+            reason += f"; {observation.accessory_down}"
         return state, Decision(RecoveryAction.WAIT, reason=reason)
     return state, Decision(RecoveryAction.WAIT if pressure else RecoveryAction.NOTHING, reason=pressure)
 
@@ -320,6 +326,7 @@ def _recovery(counter: FailureCounter, failure: Failure, observation: HealthObse
     restartable = {FailureKind.STOPPED, FailureKind.UNRESPONSIVE}
     if not roll_back:
         restartable.add(FailureKind.UNHEALTHY)
-    if observation.resource_pressure or (failure.kind in restartable and counter.attempts == 0):
+    is_outside = observation.resource_pressure or observation.accessory_down
+    if is_outside or (failure.kind in restartable and counter.attempts == 0):
         return RecoveryAction.RESTART
     return RecoveryAction.ROLL_BACK if roll_back else RecoveryAction.REDEPLOY

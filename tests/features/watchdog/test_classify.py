@@ -110,6 +110,14 @@ def test_classify_failed_checks_are_failures_of_their_services(
     assert failures(classify(report(*failed))) == expected
 
 
+def test_classify_accessory_that_is_down_is_no_failure_of_a_service() -> None:
+    check = Check(Kind.ACCESSORY, "accessory db", False, "exited, exit code 3")
+
+    found = classify(replace(report(), checks=(*report().checks, check)))
+
+    assert (found.failures, found.accessory_down) == ((), "accessory db: exited, exit code 3")
+
+
 def test_classify_failure_names_its_check() -> None:
     assert classify(report("backend http")).failures == (
         Failure("backend", FailureKind.UNHEALTHY, "backend http: backend http says"),

@@ -116,6 +116,14 @@ def test_decide_while_another_run_holds_the_lock_counts_nothing(observation: Hea
     assert state == RecoveryState()
 
 
+def test_decide_while_an_accessory_is_down_only_starts_stopped_containers() -> None:
+    """Not even a fresh release is rolled back, because the database is the cause."""
+    assert actions([replace(UNHEALTHY, accessory_down="db")] * 6) == "wwwwww"
+    assert actions([fresh(replace(UNRESPONSIVE, accessory_down="db"))] * 6) == "wwwwww"
+    assert actions([fresh(replace(STOPPED, accessory_down="db"))] * 6) == "wwRwwR"
+    assert actions([replace(HEALTHY, accessory_down="db")] * 3) == "..."
+
+
 def test_decide_under_resource_pressure_prunes_and_starts_stopped_containers_only() -> None:
     assert actions([replace(UNRESPONSIVE, resource_pressure="disk / 3 % free")] * 6) == "Pwwwww"
     assert actions([replace(HEALTHY, resource_pressure="memory")] * 3) == "Pww"
