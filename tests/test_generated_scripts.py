@@ -139,7 +139,9 @@ def host_states() -> dict[str, HostState]:
 
 
 def applications() -> dict[str, Application]:
-    secured = replace(application(), tls=Tls("/etc/c", "/etc/k"), config_path="/srv/shop/it's", uploads="/srv/up loads")
+    secured = replace(
+        application(), tls=Tls("/etc/c", "/etc/k", "/etc/chain"), config_path="/srv/shop/it's", uploads="/srv/up loads"
+    )
     bare = application(backend(alias="", mounts=(), env=(), memory_bytes=None, cpus=None), frontend(), database="")
     server = DatabaseServer("postgresql://ark@db.test/ark?sslmode=require", "it's:a\\secret")
     served = replace(

@@ -135,8 +135,12 @@ def test_nginx_site_with_a_certificate_redirects_plain_requests() -> None:
     site = rendering.nginx_site(replace(APP, tls=Tls("/c", "/k", "/chain"), https_port=8443))
 
     assert directives(site, "return 301") == ["https://$host:8443$request_uri"]
-    assert directives(site, "ssl_certificate") == ["/c"]
-    assert directives(site, "ssl_trusted_certificate") == ["/chain"]
+    assert directives(site, "ssl_certificate") == ["/usr/local/lib/shop/certificate.pem"]
+    assert directives(site, "ssl_certificate_key") == ["/k"]
+
+
+def test_nginx_site_without_a_chain_sends_the_certificate_of_the_operator() -> None:
+    assert directives(rendering.nginx_site(replace(APP, tls=Tls("/c", "/k"))), "ssl_certificate") == ["/c"]
 
 
 def test_nginx_site_redirect_omits_the_default_tls_port() -> None:

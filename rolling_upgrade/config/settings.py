@@ -49,7 +49,8 @@ class Settings(BaseModel):
     ssl_key_path: _FilePath = Field(default="", description="Path of the certificate's private key on the host.")
     ssl_chain_path: _FilePath = Field(
         default="",
-        description="Path of the intermediate certificates on the host, when the certificate file lacks them.",
+        description="Path of the intermediate certificates on the host, when the certificate file lacks them. "
+        "Setup joins both files for Nginx.",
     )
 
     # Registry with a login

@@ -119,6 +119,9 @@ class Outcome:
             case "site" | "site of https":
                 arguments = {argument for directive in self.site for argument in directive.arguments}
                 return value in arguments or (place != "site" and self.app.tls is None)
+            case "watched file of https":
+                unit = rendering.systemd_unit("certificate.path", self.app) if self.app.tls else ""
+                return f"PathChanged={value}" in unit.split("\n") or self.app.tls is None
             case "container":
                 return raw in self.ran.words
             case "login":

@@ -123,7 +123,7 @@ ARRIVES: dict[str, str] = {
     "PROTOCOL": "list",
     "SSL_CERT_PATH": "site of https",
     "SSL_KEY_PATH": "site of https",
-    "SSL_CHAIN_PATH": "site of https",
+    "SSL_CHAIN_PATH": "watched file of https",
     "REGISTRY": "shell",
     "REGISTRY_USERNAME": "shell",
     "REGISTRY_PASSWORD": "login",

@@ -61,6 +61,7 @@ def _builder(
     signer: ec.EllipticCurvePrivateKey,
     *,
     authority: bool,
+    hours: float = 1.0,
 ) -> x509.CertificateBuilder:
     """Return an unsigned certificate that strict verifiers accept. Source: RFC 5280, section 4.2.1."""
     now = datetime.now(timezone.utc)
@@ -83,9 +84,45 @@ def _builder(
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=hours))
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(signer_id, critical=False)
     )
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A certificate and its key, which can sign others; `name` is its subject."""
+
+    name: str
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+    @classmethod
+    def root(cls, name: str = "Root") -> Issued:
+        """Create a root certificate."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        return cls(name, _builder(_name(name), _name(name), key, key, authority=True).sign(key, hashes.SHA256()), key)
+
+    def issue(self, name: str, *, authority: bool = True, expired: bool = False, key: Issued | None = None) -> Issued:
+        """Sign a certificate for a domain, or for an authority; `key` reuses the key of another one."""
+        own = key.key if key else ec.generate_private_key(ec.SECP256R1())
+        hours = -0.1 if expired else 1.0
+        builder = _builder(_name(name), self.certificate.subject, own, self.key, authority=authority, hours=hours)
+        if not authority:
+            builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        return Issued(name, builder.sign(self.key, hashes.SHA256()), own)
+
+    @property
+    def pem(self) -> str:
+        """The certificate."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+    @property
+    def private(self) -> str:
+        """The key."""
+        return self.key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ).decode()

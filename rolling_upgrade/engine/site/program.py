@@ -28,11 +28,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from rolling_upgrade.engine.site.chain import Chain, ChainError, join
 from rolling_upgrade.engine.site.document import LARGEST, SiteError
 from rolling_upgrade.engine.site.schema import Rules, Site, UserList, dump, parse_request, parse_rules
 from rolling_upgrade.engine.site.text import HASH_PATH, listen_text, render, text_hash, text_port, text_site
 
-USAGE = "usage: site install < REQUEST | restore < HASH | rules < RULES | check-rules < RULES | refresh < SITE | check"
+USAGE = (
+    "usage: site install < REQUEST | restore < HASH | rules < RULES | check-rules < RULES | refresh < SITE | check"
+    " | certificate | renewed-certificate | check-certificate"
+)
 LIVE_SECONDS = 10.0
 #: In /proc/net/tcp: the state of a listener, and the column of the user who opened the socket.
 _LISTENING, _OWNER = "0A", 7
@@ -50,12 +54,18 @@ class HostPaths:
         self.previous = self.own / "site.previous"
         self.listen = self.own / "listen.conf"
         self.nginx = root / "etc/nginx/nginx.conf"
+        self.certificate = self.own / "certificate.pem"
         self.directory = root / "etc/nginx/conf.d"
         self.site = self.directory / f"{self.app}.conf"
         self.lock = root / "run/rolling-site.lock"
         self.scratch = root / "run"
         self.log = root / "var/log/nginx/error.log"
         self.proc = root / "proc/net/tcp"
+        self._root = root
+
+    def below(self, path: str) -> Path:
+        """An absolute path of the host."""
+        return self._root / path.lstrip("/")
 
 
 def main(words: Sequence[str], template: str, paths: HostPaths) -> int:
@@ -68,12 +78,16 @@ def main(words: Sequence[str], template: str, paths: HostPaths) -> int:
         "check-rules": _check_rules,
         "refresh": _refresh,
         "check": _check,
+        "certificate": _certificate,
+        "renewed-certificate": _renewed_certificate,
+        "check-certificate": _check_certificate,
     }
     try:
         command = commands.get(words[0]) if len(words) == 1 else None
         if command is None:
             raise Refused(USAGE, 2)
-        data = b"" if command is _check else read_input()
+        without_input = (_check, _certificate, _renewed_certificate, _check_certificate)
+        data = b"" if command in without_input else read_input()
         with locked(paths.lock):
             _remove_leftovers(paths)
             done = command(data, paths, template)
@@ -180,6 +194,80 @@ def _check(_: bytes, paths: HostPaths, template: str) -> str:
     if not _answers(text, paths):
         raise Refused("Nginx does not run the site")
     return "the site is live"
+
+
+def _certificate(_: bytes, paths: HostPaths, __: str) -> str:
+    """Join the certificate and its intermediates, and let Nginx load them. On failure the former file stays."""
+    changed = False
+    # Until nothing changes: systemd does not report a change of a file that happens meanwhile.
+    while (chain := _joined(paths)).text != (former := read_text(paths.certificate)):
+        write_text(paths.certificate, chain.text)
+        _load_certificate(former, paths)
+        changed = True
+    note = f"; left out, because they signed none of the others: {'; '.join(chain.left_out)}" if chain.left_out else ""
+    return f"the certificate and its intermediates are {'in place' if changed else 'unchanged'}{note}"
+
+
+def _renewed_certificate(_: bytes, paths: HostPaths, __: str) -> str:
+    """Like `certificate`, with some time for the other files of a renewal, which replaces them one after the other."""
+    deadline = time.monotonic() + RENEWAL_SECONDS
+    while True:
+        before = _versions(paths)
+        try:
+            return _certificate(_, paths, __)
+        except Refused:
+            while _versions(paths) == before:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+
+def _versions(paths: HostPaths) -> list[tuple[int, int]]:
+    """Return what changes with each file of the certificate."""
+    tls = _rules(paths).tls
+    found: list[tuple[int, int]] = []
+    for path in (tls.certificate, tls.key, tls.chain) if tls else ():
+        try:
+            status = paths.below(path).stat()
+            found.append((status.st_ino, status.st_mtime_ns))
+        except OSError:
+            found.append((0, 0))
+    return found
+
+
+def _load_certificate(former: str, paths: HostPaths) -> None:
+    """Let Nginx load the joined file; restore the former one if it refuses. Raises Refused.
+
+    At boot Nginx may have failed because the former file does not belong to the key any more. A stopped one stays so.
+    """
+    state = run("systemctl", "is-active", "nginx").stdout.strip()
+    if state not in {"active", "failed"}:
+        return
+    test = run("nginx", "-t")
+    if test.returncode or run("systemctl", "reload" if state == "active" else "start", "nginx").returncode:
+        if former:
+            write_text(paths.certificate, former)
+        raise Refused(f"Nginx does not load the certificate; the former one stays:\n{test.stdout[-LARGEST_MESSAGE:]}")
+
+
+def _check_certificate(_: bytes, paths: HostPaths, __: str) -> str:
+    """Refuse unless the joined file is what `certificate` would write."""
+    if _joined(paths).text != read_text(paths.certificate):
+        raise Refused("the joined certificate is missing, or a file was changed after it was joined")
+    return "the certificate is current"
+
+
+def _joined(paths: HostPaths) -> Chain:
+    tls = _rules(paths).tls
+    if tls is None or not tls.chain:
+        raise Refused("the site has no file with intermediate certificates")
+    certificate, intermediates = (read_text(paths.below(path)) for path in (tls.certificate, tls.chain))
+    if not certificate or not intermediates:
+        raise Refused(f"{tls.chain if certificate else tls.certificate} is missing or empty")
+    try:
+        return join(certificate, intermediates, paths.below(tls.key), time.time())
+    except ChainError as error:
+        raise Refused(f"the certificate of {tls.certificate} and {tls.chain}: {error}") from error
 
 
 def _wanted_rules(data: bytes, paths: HostPaths) -> Rules:
@@ -371,6 +459,7 @@ def _reasons(paths: HostPaths) -> str:
     return ""
 
 
+RENEWAL_SECONDS = 10.0
 READ_SECONDS, LOCK_SECONDS, COMMAND_SECONDS = 10.0, 60.0, 60.0
 LARGEST_MESSAGE = 4096
 _LARGEST_TEXT = 4 * 1024 * 1024

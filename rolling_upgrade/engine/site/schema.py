@@ -259,6 +259,13 @@ class Rules:
         return f"/var/lib/{self.app}"
 
     @property
+    def certificate(self) -> str:
+        """The file with the certificate that Nginx sends: with intermediates, the joined one."""
+        if self.tls and self.tls.chain:
+            return joined_certificate(self.app)
+        return self.tls.certificate if self.tls else ""
+
+    @property
     def listeners(self) -> tuple[int, ...]:
         """The ports that visitors reach."""
         return (self.http_port, self.https_port) if self.tls else (self.http_port,)
@@ -296,6 +303,11 @@ class Rules:
         if (claimed := sorted(self.names & other.names)) and set(self.listeners) & set(other.listeners):
             return f"the domain {claimed[0]}"
         return ""
+
+
+def joined_certificate(app: str) -> str:
+    """The root-owned file with the certificate and its intermediates; see chain.py."""
+    return f"/usr/local/lib/{app}/certificate.pem"
 
 
 def parse_site(data: bytes) -> Site:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from rolling_upgrade.engine import accessory, jobs, observation, preflight, untrusted
-from rolling_upgrade.engine.model import Application, Diagnosis, HostState, Level
+from rolling_upgrade.engine.model import Application, Diagnosis, HostState, Level, Tls
 from rolling_upgrade.engine.nginx import site_helper
 from rolling_upgrade.engine.shell import Script, direct, quote, shell_join
 from rolling_upgrade.errors import PROGRAM
@@ -58,7 +58,13 @@ def _certificate_facts(app: Application) -> str:
         return ""
     path = quote(app.tls.certificate)
     names = "; ".join(f"openssl x509 -in {path} -noout -checkhost {quote(domain)}" for domain in app.domains)
+    connect = shell_join("-connect", f"127.0.0.1:{app.https_port}", "-servername", app.domain)
+    fingerprint = "openssl x509 -noout -sha256 -fingerprint"
     return f"""\
+served=$(timeout 5 openssl s_client {connect} -showcerts </dev/null 2>/dev/null) || :
+fact served "$(printf '%s\\n' "$served" | awk '/BEGIN CERTIFICATE/ {{ n++ }} /Verify return code/ {{ c = $4 }} END {{ print n + 0, c }}')"
+fact served_print "$(printf '%s\\n' "$served" | {fingerprint} 2>/dev/null || :)"
+fact certificate_print "$({fingerprint} -in {path} 2>/dev/null || :)"
 if ! command -v openssl >/dev/null 2>&1; then fact certificate "no openssl"
 elif [ ! -r {path} ]; then fact certificate unreadable
 else
@@ -246,6 +252,29 @@ def _certificate(state: HostState, app: Application, facts: HostFacts) -> Iterat
         yield _warning(f"the certificate is not for {', '.join(lacking)}", "Install one for all domains of the site")
     elif days >= CERTIFICATE_DAYS:
         yield _ok(f"the certificate is for {', '.join(app.domains)} and expires in {days} days")
+    yield from _served(app, app.tls, facts)
+
+
+#: Of openssl-verify(1): an issuer is missing here and on clients; a certificate has expired.
+_MISSING, _EXPIRED = {"20", "21"}, "10"
+
+
+def _served(app: Application, tls: Tls, facts: HostFacts) -> Iterator[Row]:
+    """Diagnose the certificates that Nginx sends. An authority of one's own is not in the host's store."""
+    count, _, code = facts.get("served").partition(" ")
+    sent = untrusted.integer(count, default=0)
+    if not sent:
+        return
+    load = f"{site_helper(app.name)} certificate" if tls.chain else "systemctl reload nginx"
+    if facts.get("served_print") != facts.get("certificate_print") != "":
+        yield _warning(f"Nginx serves another certificate than {tls.certificate}", f"As root: {load}")
+    elif code == _EXPIRED:
+        yield _warning("a certificate that Nginx serves has expired", "Renew it and reload Nginx")
+    elif code in _MISSING and sent == 1:
+        remedy = f"Set SSL_CHAIN_PATH to a file with them, and run {PROGRAM} setup"
+        yield _warning("Nginx sends no intermediate certificates: clients without them refuse the site", remedy)
+    elif code == "0":
+        yield _ok(f"Nginx sends the complete chain: {sent} certificate{'s' if sent > 1 else ''}")
 
 
 def _accessories(state: HostState, app: Application, _: HostFacts) -> Iterator[Row]:

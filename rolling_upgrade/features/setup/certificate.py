@@ -6,11 +6,13 @@ site proxies it to certbot's port.
 
 from __future__ import annotations
 
+from rolling_upgrade import rendering
 from rolling_upgrade.engine.model import Application, Certificate, Preparation, Tls
-from rolling_upgrade.engine.nginx import program_directory
+from rolling_upgrade.engine.nginx import program_directory, site_helper
 from rolling_upgrade.engine.paths import rooted, rooted_or_exit
-from rolling_upgrade.engine.resource import Resource, file
-from rolling_upgrade.engine.shell import Script, quote, script, shell_join
+from rolling_upgrade.engine.resource import Resource, file, has_content, has_mode, is_absent
+from rolling_upgrade.engine.shell import Script, quote, script, shell_join, write_file
+from rolling_upgrade.engine.site.schema import joined_certificate
 from rolling_upgrade.engine.site.text import ACME_PORT
 from rolling_upgrade.features.setup.system import install_packages, is_installable
 
@@ -24,13 +26,14 @@ def before_site(app: Application, preparation: Preparation) -> tuple[Resource, .
         return ()
     directories = _root_owned_directories(app.tls)
     if preparation.certificate is Certificate.FILES:
-        return (*directories, *_checks(app, app.tls))
+        return (*directories, *_checks(app, app.tls), *_chain(app, app.tls))
     seconds = _RENEW_SECONDS if preparation.certificate is Certificate.SELF_SIGNED else 0
     test = f"{_files_exist(app.tls)} && {_key_matches(app.tls)} && {_is_valid_for(app.tls, seconds)} && {_names_domains(app, app.tls)}"
     title = f"a self-signed certificate for {_listed(app)} ({app.tls.certificate})"
     if preparation.certificate is Certificate.ACME:
         title += ", until certbot obtains one"
-    return (*directories, Resource("certificate", title, test, script(_make_self_signed(app, app.tls))))
+    pair = Resource("certificate", title, test, script(_make_self_signed(app, app.tls)))
+    return (*directories, pair, *_chain(app, app.tls))
 
 
 def _paths(tls: Tls) -> tuple[str, ...]:
@@ -66,12 +69,25 @@ def _checks(app: Application, tls: Tls) -> tuple[Resource, ...]:
         tls.certificate,
         "install one that is valid for every domain of the site",
     )
-    rows = (
+    rows: tuple[tuple[str, str, str, str], ...] = (
         ("certificate", f"the certificate and its key ({both})", exists, "put both files there"),
         ("certificate key", f"the key of the certificate ({both})", matching, "put a matching pair there"),
         ("certificate time", f"a certificate that has not expired ({path})", valid, "renew it"),
         ("certificate name", f"a certificate for {_listed(app)} ({path})", named, install),
     )
+    if tls.chain:
+        issuer, listed = f"openssl x509 -noout -issuer -in {path}", f"openssl storeutl -noout -text -certs {tls.chain}"
+        signed = f"an intermediate certificate that signed the certificate ({tls.chain})"
+        current = f"intermediate certificates that have not expired ({tls.chain})"
+        rows += (
+            ("chain", signed, f"{skip} || {_is_signed(tls)}", f"put the issuer there that `{issuer}` names"),
+            (
+                "chain time",
+                current,
+                f"{skip} || {_chain_is_valid(tls)}",
+                f"get the current ones: `{listed}` shows theirs",
+            ),
+        )
     remedy = ", or set setup.certificate in hosts.yaml to self-signed or acme"
     return tuple(Resource(id, title, test, None, text + remedy) for id, title, test, text in rows)
 
@@ -102,6 +118,63 @@ def _names_domains(app: Application, tls: Tls) -> str:
     return " && ".join(check.format(quote(domain), quote(tls.certificate)) for domain in app.domains)
 
 
+def _is_signed(tls: Tls) -> str:
+    """A shell condition: a certificate of the chain signed the certificate. Source: openssl-verification-options(1)."""
+    verify = shell_join("openssl", "verify", "-no_check_time", "-partial_chain", "-trusted")
+    return f"{verify} {quote(tls.chain)} {quote(tls.certificate)}"
+
+
+def _chain_is_valid(tls: Tls) -> str:
+    """A shell condition: no certificate of the chain has expired, and there is one. Source: openssl-storeutl(1)."""
+    return f"""\
+ends=$(openssl storeutl -noout -text -certs {quote(tls.chain)} | sed -n 's/^ *Not After : //p') && test -n "$ends" &&
+printf '%s\\n' "$ends" | {{
+  while read -r end; do test "$(date -d "$end" +%s)" -gt "$(date +%s)" || exit 1; done
+}}"""
+
+
+def _chain(app: Application, tls: Tls) -> tuple[Resource, ...]:
+    """Join the certificate and its intermediates for Nginx, now and whenever one of the files changes."""
+    if not tls.chain:
+        return ()
+    helper, path = site_helper(app.name), joined_certificate(app.name)
+    joined = Resource(
+        "joined certificate",
+        f"the certificate with its intermediates, for clients ({path})",
+        f"{quote(helper)} check-certificate && {has_mode(path, 'root 644')}",
+        script(f"chmod -f 644 {quote(path)} || :", f"{quote(helper)} certificate"),
+    )
+    files = {unit: rendering.systemd_unit(unit.rpartition("-")[2], app) for unit in unit_paths(app)}
+    units = [unit.rpartition("/")[2] for unit in files]
+    tests = [f"{has_content(name, text)} && {has_mode(name, 'root 644')}" for name, text in files.items()]
+    tests += [shell_join("systemctl", "is-enabled", "--quiet", *units)]
+    tests += [shell_join("systemctl", "is-active", "--quiet", units[-1])]
+    install = script(
+        *(write_file(name, text, mode="0644") for name, text in files.items()),
+        "systemctl daemon-reload",
+        shell_join("systemctl", "enable", "--quiet", *units),
+        shell_join("systemctl", "restart", units[-1]),
+    )
+    title = f"{units[-1]}, which joins them again after a renewal"
+    return joined, Resource("certificate units", title, " && ".join(tests), install)
+
+
+def unit_paths(app: Application) -> tuple[str, str]:
+    """Return the units of root that keep the joined certificate current."""
+    return tuple(f"/etc/systemd/system/{app.name}-certificate.{kind}" for kind in ("service", "path"))  # type: ignore[return-value]
+
+
+def remove_units(app: Application) -> Script:
+    """Stop and delete these units. The joined file stays until the site no longer names it."""
+    service, path = (unit.rpartition("/")[2] for unit in unit_paths(app))
+    return script(
+        f"{shell_join('systemctl', 'disable', '--quiet', '--now', path)} 2>/dev/null || :",
+        f"{shell_join('systemctl', 'disable', '--quiet', service)} 2>/dev/null || :",
+        shell_join("rm", "-f", *unit_paths(app)),
+        "systemctl daemon-reload",
+    )
+
+
 def _make_self_signed(app: Application, tls: Tls) -> str:
     names = quote("subjectAltName=" + ",".join(f"DNS:{domain}" for domain in app.domains))
     ask = shell_join("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
@@ -123,9 +196,13 @@ if systemctl is-active --quiet nginx && nginx -t 2>/dev/null; then systemctl rel
 
 
 def after_site(app: Application, preparation: Preparation) -> tuple[Resource, ...]:
-    """Return the certificate of the authority for `acme`; certbot's own timer renews it."""
+    """Return the certificate of the authority for `acme`, which certbot's own timer renews; and no unused units."""
+    unwatched = Resource(
+        "certificate units", f"no {app.name}-certificate.path", is_absent(*unit_paths(app)), remove_units(app)
+    )
+    rest = () if app.tls and app.tls.chain else (unwatched,)
     if app.tls is None or preparation.certificate is not Certificate.ACME:
-        return ()
+        return rest
     hook = f"{program_directory(app.name)}/certificate"
     live = f"/etc/letsencrypt/live/{app.name}"
     tools = Resource(
@@ -152,7 +229,7 @@ def after_site(app: Application, preparation: Preparation) -> tuple[Resource, ..
     program = file(
         "certificate hook", f"the hook that installs a renewed certificate ({hook})", hook, _hook(app, app.tls), "755"
     )
-    return (alone, tools, program, Resource("acme certificate", title, test, _fetch(app, preparation, hook)))
+    return (*rest, alone, tools, program, Resource("acme certificate", title, test, _fetch(app, preparation, hook)))
 
 
 def _fetch(app: Application, preparation: Preparation, hook: str) -> Script:
@@ -168,7 +245,7 @@ def _fetch(app: Application, preparation: Preparation, hook: str) -> Script:
 
 
 def _hook(app: Application, tls: Tls) -> str:
-    chain = f"put chain.pem {quote(tls.chain)} 644" if tls.chain else ":"
+    chain = f"put chain.pem {quote(tls.chain)} 644\n{quote(site_helper(app.name))} certificate" if tls.chain else ":"
     return f"""\
 #!/bin/sh
 # Installs the certificate that certbot renewed where the site of {app.name} reads it. Made by inv setup.

@@ -26,6 +26,7 @@ from rolling_upgrade.engine.shell import Script, quote, script, shell_join
 from rolling_upgrade.features.apply import LOCK
 from rolling_upgrade.features.deploy.shell import LOOKASIDE
 from rolling_upgrade.features.setup import firewall
+from rolling_upgrade.features.setup.certificate import remove_units, unit_paths
 from rolling_upgrade.features.setup.resources import (
     data_paths,
     remove_request_log,
@@ -49,6 +50,7 @@ def resources(app: Application, user: str, *, data: bool) -> tuple[Resource, ...
         _site(app),
         _request_log(app),
         _renewal(app),
+        Resource("certificate units", f"{app.name}-certificate.path", is_absent(*unit_paths(app)), remove_units(app)),
         _file("sudo rule", f"/etc/sudoers.d/{app.name}"),
         _file("sshd", f"/etc/ssh/sshd_config.d/{app.name}.conf", after="systemctl reload ssh"),
         _file("kernel", f"/etc/sysctl.d/90-{app.name}.conf"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import http.server
 import json
 import os
@@ -16,12 +17,14 @@ from pathlib import Path
 
 import pytest
 
+from lab.host import wait_for
 from rolling_upgrade import rendering
 from rolling_upgrade.engine.model import Application, Route, SiteOptions, Tls
 from rolling_upgrade.engine.site import client as commands
 from rolling_upgrade.engine.site import program
 from rolling_upgrade.engine.site.schema import dump, dump_request
 from rolling_upgrade.engine.site.text import text_hash, text_site
+from tests.support.certificate import Issued
 from tests.support.sample import application, backend, frontend
 from tests.support.servers import free_ports
 from tests.support.shell import Programs, Signal
@@ -31,7 +34,7 @@ _RUN = """
 import sys
 from pathlib import Path
 from rolling_upgrade.engine.site import program as site
-site.LIVE_SECONDS, site.READ_SECONDS = 1.0, 2.0
+site.LIVE_SECONDS, site.READ_SECONDS, site.RENEWAL_SECONDS = 1.0, 2.0, 5.0
 program, root, template = map(Path, sys.argv[1:4])
 sys.exit(site.main(sys.argv[4:], template.read_text(), site.HostPaths(program, root)))
 """
@@ -72,7 +75,7 @@ class Host:
     def systemctl(self, reload: str = "") -> None:
         """Add a systemctl stub; by default a reload loads the installed site."""
         load = f"sed -n '1s/.* //p' {self.site} | tr -d '\\n' >\"$here/loaded\""
-        self.programs.add("systemctl", f'case "$1" in reload) {reload or load} ;; esac')
+        self.programs.add("systemctl", f'case "$1" in is-active) echo active ;; reload) {reload or load} ;; esac')
 
     def start(self, *words: str, limit: str = "", output: int = subprocess.PIPE) -> subprocess.Popen[str]:
         """Start a command of the program; `limit` is a shell command such as `ulimit -n 3`."""
@@ -738,3 +741,132 @@ def test_program_is_one_file_that_python_runs(tmp_path: Path) -> None:
 
     assert (done.returncode, done.stdout.startswith("usage: site"), done.stderr) == (2, True, "")
     assert rendering.site_program() == rendering.site_program()
+
+
+@pytest.fixture
+def chained(host: Host) -> Host:
+    """A host whose site has a certificate and a file with its intermediate."""
+    host.app = replace(host.app, tls=Tls("/etc/ssl/shop.pem", "/etc/ssl/shop.key", "/etc/ssl/chain.pem"))
+    (host.root / "etc/ssl").mkdir()
+    put(host, LEAF, INTERMEDIATE)
+    assert host.grant()[0] == 0
+    return host
+
+
+INTERMEDIATE = Issued.root().issue("Intermediate")
+LEAF = INTERMEDIATE.issue("shop.test", authority=False)
+
+
+def put(host: Host, leaf: Issued, intermediate: Issued) -> None:
+    for name, text in (("shop.pem", leaf.pem), ("shop.key", leaf.private), ("chain.pem", intermediate.pem)):
+        (host.root / "etc/ssl" / name).write_text(text)
+
+
+def served(host: Host) -> Path:
+    return host.root / "usr/local/lib/shop/certificate.pem"
+
+
+def reloads(host: Host) -> int:
+    return host.programs.calls("systemctl").count(["systemctl", "reload", "nginx"])
+
+
+def test_certificate_is_joined_and_loaded_once(chained: Host) -> None:
+    assert chained.run("check-certificate")[0] == 3
+    assert chained.run("certificate") == (0, "the certificate and its intermediates are in place\n")
+    assert chained.run("check-certificate") == (0, "the certificate is current\n")
+    assert chained.run("certificate") == (0, "the certificate and its intermediates are unchanged\n")
+
+    assert served(chained).read_text() == LEAF.pem + INTERMEDIATE.pem
+    assert served(chained).stat().st_mode & 0o777 == 0o644
+    assert reloads(chained) == 1
+
+
+def test_renewed_certificate_is_joined_again(chained: Host) -> None:
+    chained.run("certificate")
+    renewed = INTERMEDIATE.issue("shop.test", authority=False)
+    put(chained, renewed, INTERMEDIATE)
+
+    assert chained.run("check-certificate")[0] == 3
+    assert chained.run("certificate")[0] == 0
+    assert served(chained).read_text() == renewed.pem + INTERMEDIATE.pem
+
+
+def test_half_of_a_renewal_leaves_the_former_certificate(chained: Host) -> None:
+    chained.run("certificate")
+    renewed = INTERMEDIATE.issue("shop.test", authority=False)
+    (chained.root / "etc/ssl/shop.pem").write_text(renewed.pem)
+
+    code, message = chained.run("certificate")
+
+    assert (code, "belongs to none of the certificates" in message) == (3, True)
+    assert (served(chained).read_text(), reloads(chained)) == (LEAF.pem + INTERMEDIATE.pem, 1)
+
+
+def test_renewal_waits_for_its_other_files(chained: Host) -> None:
+    chained.run("certificate")
+    renewed = INTERMEDIATE.issue("shop.test", authority=False)
+    (chained.root / "etc/ssl/shop.pem").write_text(renewed.pem)
+    process = chained.start("renewed-certificate")
+    # The program holds its lock while it waits.
+    lock = chained.root / "run/rolling-site.lock"
+    wait_for(lambda: is_locked(lock), 20, "the program")
+
+    put(chained, renewed, INTERMEDIATE)
+
+    assert process.communicate(timeout=30)[0] == "the certificate and its intermediates are in place\n"
+    assert served(chained).read_text() == renewed.pem + INTERMEDIATE.pem
+
+
+def is_locked(path: Path) -> bool:
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+def test_renewal_that_stays_incomplete_fails(chained: Host) -> None:
+    (chained.root / "etc/ssl/shop.key").write_text(Issued.root().private)
+
+    code, message = chained.run("renewed-certificate")
+
+    assert (code, "belongs to none of the certificates" in message) == (3, True)
+
+
+def test_certificate_that_nginx_rejects_is_not_kept(chained: Host) -> None:
+    chained.run("certificate")
+    put(chained, INTERMEDIATE.issue("shop.test", authority=False), INTERMEDIATE)
+    chained.programs.add("nginx", "echo 'cannot load certificate'; exit 1")
+
+    code, message = chained.run("certificate")
+
+    assert (code, "cannot load certificate" in message) == (3, True)
+    assert (served(chained).read_text(), reloads(chained)) == (LEAF.pem + INTERMEDIATE.pem, 1)
+
+
+def test_certificate_while_nginx_is_stopped_starts_nothing(chained: Host) -> None:
+    chained.programs.add("systemctl", "echo inactive; exit 3")
+
+    assert chained.run("certificate")[0] == 0
+    assert [call[1] for call in chained.programs.calls("systemctl")] == ["is-active"]
+
+
+def test_certificate_starts_an_nginx_that_failed(chained: Host) -> None:
+    chained.programs.add("systemctl", "echo failed; [ $1 = start ]")
+
+    assert chained.run("certificate")[0] == 0
+    assert [call[1] for call in chained.programs.calls("systemctl")] == ["is-active", "start"]
+
+
+@pytest.mark.parametrize("name", ["shop.pem", "chain.pem"])
+def test_missing_file_of_the_certificate_is_named(chained: Host, name: str) -> None:
+    (chained.root / "etc/ssl" / name).unlink()
+
+    assert chained.run("certificate") == (3, f"/etc/ssl/{name} is missing or empty\n")
+
+
+def test_certificate_without_a_chain_is_refused(host: Host) -> None:
+    host.grant()
+
+    assert host.run("certificate") == (3, "the site has no file with intermediate certificates\n")

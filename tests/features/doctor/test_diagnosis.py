@@ -53,6 +53,9 @@ HEALTHY = {
     "auth_info": "yes",
     "certificate": str(NOW + 90 * 86_400),
     "certificate_name": "Hostname shop.test does match certificate",
+    "served": "2 0",
+    "served_print": "sha256 Fingerprint=AB",
+    "certificate_print": "sha256 Fingerprint=AB",
 }
 
 
@@ -94,6 +97,10 @@ def test_diagnose_healthy_host_has_no_warning() -> None:
         ({"certificate": str(NOW + 86_400 * 5)}, "the certificate expires in 5 days"),
         ({"certificate": "unreadable"}, "/etc/c could not be read: unreadable"),
         ({"certificate_name": "Hostname shop.test does NOT match certificate"}, "the certificate is not for shop.test"),
+        ({"served": "1 20"}, "Nginx sends no intermediate certificates"),
+        ({"served": "1 21"}, "Nginx sends no intermediate certificates"),
+        ({"served": "2 10"}, "a certificate that Nginx serves has expired"),
+        ({"served_print": "sha256 Fingerprint=CD"}, "Nginx serves another certificate than /etc/c"),
         ({"reboot": "yes"}, "it needs a reboot"),
         ({"auth_info": "no"}, "sshd does not expose the key of a login"),
     ],
@@ -117,6 +124,21 @@ def test_diagnose_names_the_domains_that_the_certificate_and_the_grants_lack() -
         "the host does not grant shop the domain api.shop.test",
         "the certificate is not for my-shop.test",
     ]
+
+
+@pytest.mark.parametrize(
+    "changed_facts",
+    [
+        # An authority of one's own, a self-signed certificate, an Nginx that does not run, an unreadable file.
+        {"served": "2 20"},
+        {"served": "1 18"},
+        {"served": "0 "},
+        {"served": ""},
+        {"certificate_print": ""},
+    ],
+)
+def test_diagnose_served_certificate_that_may_be_complete_is_no_warning(changed_facts: dict[str, str]) -> None:
+    assert found(changed_facts) == []
 
 
 def test_diagnose_helper_of_another_version_is_reported() -> None:

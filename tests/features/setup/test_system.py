@@ -8,15 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from rolling_upgrade.engine.model import Certificate, Firewall, Preparation, Tls
+from rolling_upgrade.engine.model import Application, Certificate, Firewall, Preparation, Tls
 from rolling_upgrade.engine.paths import ROOTED
 from rolling_upgrade.engine.resource import Resource, check
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.features.setup import certificate, firewall, system
+from tests.support.certificate import Issued
 from tests.support.sample import application
 from tests.support.shell import Programs, sh
 
 APP = application()
+ROOT = Issued.root()
+INTERMEDIATE = ROOT.issue("Intermediate")
 LIMITS = Preparation(sysctl=(("fs.file-max", "100000"), ("vm.swappiness", "10")))
 
 
@@ -260,7 +263,7 @@ def test_certificate_self_signed_is_valid_and_kept_by_a_second_run(tmp_path: Pat
     """tests/engine/test_paths.py tests the check for root-owned directories; this directory belongs to the test."""
     programs.add("systemctl", "exit 3")
     app = replace(APP, tls=Tls(f"{tmp_path}/a.crt", f"{tmp_path}/private/a.key", f"{tmp_path}/chain.crt"))
-    made = certificate.before_site(app, Preparation(certificate=Certificate.SELF_SIGNED))[-1]
+    (made,) = (item for item in self_signed(app) if item.id == "certificate")
     assert made.apply is not None
     resource = replace(made, check=anywhere(made.check))
     assert not holds(resource, tmp_path, programs)
@@ -269,5 +272,42 @@ def test_certificate_self_signed_is_valid_and_kept_by_a_second_run(tmp_path: Pat
 
     assert (done.returncode, holds(resource, tmp_path, programs)) == (0, True), done.stderr
     assert ((tmp_path / "private/a.key").stat().st_mode & 0o777) == 0o600
-    named = certificate.before_site(replace(app, domain="other.test"), Preparation(certificate=Certificate.SELF_SIGNED))
-    assert not holds(replace(named[-1], check=anywhere(named[-1].check)), tmp_path, programs)
+    (named,) = (item for item in self_signed(replace(app, domain="other.test")) if item.id == "certificate")
+    assert not holds(replace(named, check=anywhere(named.check)), tmp_path, programs)
+
+
+def self_signed(app: Application) -> tuple[Resource, ...]:
+    return certificate.before_site(app, Preparation(certificate=Certificate.SELF_SIGNED))
+
+
+@pytest.mark.parametrize(
+    ("chain", "missing"),
+    [
+        ([INTERMEDIATE], set()),
+        ([ROOT, INTERMEDIATE], set()),
+        ([ROOT], {"chain"}),
+        ([Issued.root("Elsewhere")], {"chain"}),
+        ([ROOT.issue("Intermediate", expired=True, key=INTERMEDIATE)], {"chain time"}),
+    ],
+)
+def test_intermediates_that_do_not_complete_the_certificate_are_refused(
+    chain: list[Issued], missing: set[str], tmp_path: Path, programs: Programs
+) -> None:
+    paths = (f"{tmp_path}/site.pem", f"{tmp_path}/site.key", f"{tmp_path}/chain.pem")
+    leaf = INTERMEDIATE.issue(APP.domain, authority=False)
+    for path, text in zip(paths, (leaf.pem, leaf.private, "".join(item.pem for item in chain)), strict=True):
+        Path(path).write_text(text)
+
+    found = certificate.before_site(replace(APP, tls=Tls(*paths)), Preparation(certificate=Certificate.FILES))
+
+    checks = [item for item in found if item.apply is None and not item.id.startswith("place")]
+    assert {item.id for item in checks} >= {"certificate", "certificate key", "chain", "chain time"}
+    refused = {item.id for item in checks if not holds(replace(item, check=anywhere(item.check)), tmp_path, programs)}
+    assert refused == missing
+
+
+def test_site_without_intermediates_has_no_units_that_join_them() -> None:
+    for tls in (None, Tls("/c", "/k")):
+        (resource,) = certificate.after_site(replace(APP, tls=tls), Preparation())
+        assert resource.title == "no shop-certificate.path"
+    assert certificate.after_site(replace(APP, tls=Tls("/c", "/k", "/chain")), Preparation()) == ()
