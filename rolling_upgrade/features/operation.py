@@ -32,6 +32,7 @@ from rolling_upgrade.engine.rollout import HostOutcome, HostRun, roll_out, split
 from rolling_upgrade.engine.shell import Script, direct
 from rolling_upgrade.errors import (
     PROGRAM,
+    ConfigError,
     ExitCode,
     HostUnreachable,
     LockHeld,
@@ -72,10 +73,25 @@ class OperationSpec:
 
 
 @dataclass(frozen=True)
+class Caller:
+    """A program that runs an operation: its reporter in place of the output, its consent in place of the question."""
+
+    reporter: Reporter
+    confirmed: bool
+
+    def check_consent(self, action: str) -> None:
+        """Raise ConfigError without the consent to change hosts."""
+        if not self.confirmed:
+            message = f"The {action} changes hosts, and is not confirmed; nothing was touched."
+            raise ConfigError(message, next_step="pass confirmed=True")
+
+
+@dataclass(frozen=True)
 class Operation:
     """One run over the hosts of an environment.
 
     Attributes:
+        caller: the program that runs it; None for an operator.
         started_at: when the command started, Unix seconds.
         on_finish: receives the summary.
     """
@@ -88,6 +104,7 @@ class Operation:
     force: bool = False
     dry_run: bool = False
     on_finish: Callable[[Summary], None] = lambda _: None
+    caller: Caller | None = None
 
     def run(
         self,
@@ -143,7 +160,9 @@ class Operation:
     def _confirm(self, spec: OperationSpec, plans: Sequence[Plan]) -> None:
         """Ask for confirmation, then run the hook before a deploy."""
         try:
-            if spec.name:
+            if self.caller is not None:
+                self.caller.check_consent(spec.action)
+            elif spec.name:
                 prompt.confirm_by_name(spec.question, spec.name, spec.typed, hint=spec.hint)
             else:
                 force = self.force or not self.fleet.environment.rollout.confirm
@@ -217,14 +236,16 @@ def started(
     dry_run: bool = False,
     on_finish: Callable[[Summary], None] = lambda _: None,
     action: str = "",
+    caller: Caller | None = None,
 ) -> Iterator[Operation]:
     """Yield a new operation with a reporter and the connected hosts; an `action` with hooks runs those."""
-    with make_reporter(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
+    made = caller.reporter if caller else make_reporter(json=json, secrets=environment.secrets)
+    with made as reporter, opened(environment) as fleet:
         context = RunContext(new_run_id(), environment.rollout.lease_seconds, reporter.event)
         hooks = RunHooks(environment, context, action, dry_run=dry_run)
         with hooks.guarded():
             hooks.before_connect()
-            yield Operation(fleet, reporter, context, hooks, started_at, force, dry_run, on_finish)
+            yield Operation(fleet, reporter, context, hooks, started_at, force, dry_run, on_finish, caller)
 
 
 def refuse(findings: Sequence[Finding], action: str) -> None:

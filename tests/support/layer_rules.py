@@ -15,6 +15,7 @@ ORDER = (
     ("rendering",),
     ("ssh", "console"),
     ("features",),
+    ("api",),
     ("tasks",),
     ("cli",),
 )

@@ -69,6 +69,7 @@ def deploy(
     promoted: Promoted | None = None,
     given: Mapping[str, Image] = MappingProxyType({}),
     on_finish: Callable[[Summary], None] = lambda _: None,
+    caller: operation.Caller | None = None,
 ) -> ExitCode:
     """Upgrade the hosts to the desired release. Raises RollingError if it fails before it changes a host.
 
@@ -76,12 +77,11 @@ def deploy(
         image: Image archives as SERVICE=PATH.
         promoted: The source of a promotion; its registries must have the images too.
         given: Images with digests by service, which replace the images of the env file.
-        on_finish: Called with the summary of the run.
     """
     started_at = time.time()
-    environment = config.load(env, root=root, hosts=hosts, tag=tag, strict=strict)
-    environment = _with_images(environment, lambda service: given.get(service.name, service.image))
-    environment = _with_rollout(environment, batch, transfer, image)
+    loaded = config.load(env, root=root, hosts=hosts, tag=tag, strict=strict)
+    chosen = _with_images(loaded, lambda service: given.get(service.name, service.image))
+    environment = _with_rollout(chosen, batch, transfer, image)
     with operation.started(
         environment,
         json=json,
@@ -90,6 +90,7 @@ def deploy(
         dry_run=dry_run,
         on_finish=on_finish,
         action="deploy",
+        caller=caller,
     ) as run:
         fleet, context = run.fleet, run.context
         for warning in environment.warnings:
@@ -101,8 +102,7 @@ def deploy(
             plan = _planner(wanted, root, context, resolved.notes, local, force=force)
             if local:
                 run = replace(run, context=replace(context, offer=local.offer(context)))
-            op_spec = _operation_spec(environment, hosts)
-            return run.run(op_spec, operation.applications(wanted), states, plan, _unfit)
+            return run.run(_operation_spec(environment, hosts), operation.applications(wanted), states, plan, _unfit)
 
 
 def _with_images(environment: Environment, image_of: Callable[[Service], Image]) -> Environment:

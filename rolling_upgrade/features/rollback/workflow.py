@@ -28,6 +28,7 @@ from rolling_upgrade.features.maintenance import plan as page
 from rolling_upgrade.features.restore import shell as restore
 from rolling_upgrade.features.restore.plan import DataRestore
 from rolling_upgrade.features.rollback import selection
+from rolling_upgrade.ssh.fleet import Fleet
 
 QUERY_SECONDS = 120.0
 #: The text of the maintenance page while the database is restored.
@@ -54,12 +55,19 @@ def rollback(
     force: bool = False,
     dry_run: bool = False,
     json: bool = False,
+    caller: operation.Caller | None = None,
 ) -> ExitCode:
     """Bring each host back to an earlier release. Raises RollingError if it fails before it changes a host."""
     started_at = time.time()
     environment = _with_services(config.load(env, root=root, hosts=hosts))
     with operation.started(
-        environment, json=json, started_at=started_at, force=force, dry_run=dry_run, action="rollback"
+        environment,
+        json=json,
+        started_at=started_at,
+        force=force,
+        dry_run=dry_run,
+        action="rollback",
+        caller=caller,
     ) as run:
         fleet, context = run.fleet, run.context
         states, current = fleet.observe(), operation.applications(environment)
@@ -67,13 +75,7 @@ def rollback(
             fleet.on_all(lambda host: _read_target(host, current[host.name], states[host.name], to))
         )
         if restore_db:
-            listed = every_backup(fleet)
-            targets = _without_findings(
-                {
-                    name: _with_data(states[name], current[name], target, listed[name].backups, context.run_id)
-                    for name, target in targets.items()
-                }
-            )
+            targets = _with_backups(fleet, states, current, targets, context.run_id)
         for name, target in targets.items():
             title = f"rolls back to {target.release.id} ({', '.join(selection.tags(target.release))})"
             context.emit(Phase.NOTE, title, name)
@@ -87,10 +89,10 @@ def rollback(
             spec = _spec(targets[state.host], state, current[state.host], environment.name, record, reason)
             return plan_deploy(state, spec, environment.rollout)
 
-        op_spec = _operation_spec(environment, targets, hosts, context.run_id)
-        return run.run(
-            op_spec, current, states, plan, lambda host_run: _unfit(host_run, targets[host_run.name].application)
-        )
+        def unfit(run: HostRun) -> Sequence[Finding]:
+            return _unfit(run, targets[run.name].application)
+
+        return run.run(_operation_spec(environment, targets, hosts, context.run_id), current, states, plan, unfit)
 
 
 def _with_services(environment: Environment) -> Environment:
@@ -138,6 +140,23 @@ def _with_data(
         return (backup,)
     data = DataRestore(replace(current, uploads=""), backup, run_id, files=False)
     return unfit_for_data(state, data, target.application) or replace(target, data=data)
+
+
+def _with_backups(
+    fleet: Fleet,
+    states: Mapping[str, HostState],
+    current: Mapping[str, Application],
+    targets: Mapping[str, RollbackTarget],
+    run_id: str,
+) -> dict[str, RollbackTarget]:
+    """Add the backup with the data of its release to the target of each host. Raises PreflightError."""
+    listed = every_backup(fleet)
+    return _without_findings(
+        {
+            name: _with_data(states[name], current[name], target, listed[name].backups, run_id)
+            for name, target in targets.items()
+        }
+    )
 
 
 def _without_findings(results: Mapping[str, RollbackTarget | tuple[Finding, ...]]) -> dict[str, RollbackTarget]:
