@@ -45,6 +45,12 @@ printf '%s\\n' "$(printf '%.60s ' "$@" | tr '\\n' ' ')" >> /var/tmp/podman.calls
 exec /usr/bin/podman.real "$@"
 END-OF-THE-PROGRAM
 chmod 755 /usr/bin/podman"""
+#: Keep the journal on disk, as Debian does: each user reads the output of their own units.
+KEEP_JOURNAL = """\
+mkdir -p /var/log/journal
+printf '[Journal]\\nStorage=persistent\\n' > /etc/systemd/journald.conf.d/zz-test.conf
+systemctl restart systemd-journald
+journalctl --flush"""
 #: The snapshot content of each host at the time of its saved disks, by the name of its container.
 _prepared: dict[str, str] = {}
 #: The containers of the hosts that no test has used since their preparation.

@@ -10,7 +10,7 @@ import pytest
 from lab.host import Host
 from rolling_upgrade.engine import jobs
 from rolling_upgrade.engine.model import Application
-from tests.deploy.conftest import Site, wait_until
+from tests.deploy.conftest import KEEP_JOURNAL, Site, wait_until
 
 UNIT = "memoryark-job-stamp"
 RESULTS = "/var/lib/memoryark/jobs/results"
@@ -28,13 +28,6 @@ sys.exit(number("code"))
 """
 COMMAND = ["python3", "-c", PROGRAM]
 
-
-#: Keep the journal on disk, as Debian does: each user reads the output of their own units.
-KEEP_JOURNAL = """\
-mkdir -p /var/log/journal
-printf '[Journal]\\nStorage=persistent\\n' > /etc/systemd/journald.conf.d/zz-test.conf
-systemctl restart systemd-journald
-journalctl --flush"""
 LOSE_JOURNAL = (
     "rm -rf /etc/systemd/journald.conf.d/zz-test.conf /var/log/journal/* && systemctl restart systemd-journald"
 )

@@ -14,7 +14,7 @@ from lab import laboratory
 from lab.accessory_images import publish_accessories
 from lab.host import Host
 from lab.shop_images import SHOP, publish_shop
-from tests.deploy.conftest import Site, wait_until
+from tests.deploy.conftest import KEEP_JOURNAL, Site, wait_until
 from tests.deploy.shop_visitors import Visitors, fetch
 
 PRIMARY, API, WWW = "shop.lab.test", "api.shop.lab.test", "www.shop.lab.test"
@@ -47,6 +47,7 @@ def shop(worker_id: str) -> Iterator[Site]:
     name = f"shop-{worker_id}"
     laboratory.down(name)
     lab = laboratory.up(1, "trixie-bare", name)
+    lab.hosts[0].sh(KEEP_JOURNAL)
     publish_accessories(lab.registry, lab.machine, "postgres", "redis")
     publish_shop(lab.registry, lab.machine, TAGS)
     site = Site(lab)
