@@ -75,7 +75,8 @@ class Boot:
     def podman(self, start: str = ":") -> None:
         self.programs.add(
             "podman",
-            f'case "$1" in ps) case "$*" in *one-off*) echo 0ff ;; *) echo c0ffee ;; esac ;; container) cat "$here/rows" ;; start) {start} ;; esac',
+            'case "$1" in ps) case "$*" in *one-off*) echo 0ff ;; *) echo c0ffee ;; esac ;; '
+            f'container) cat "$here/rows" ;; start) {start} ;; esac',
         )
 
     def run(self) -> subprocess.CompletedProcess[str]:
