@@ -96,6 +96,7 @@ def test_release_command_whose_workstation_is_killed_is_completed_with_its_deplo
     assert "deploy  good" in site.run_ok("history", "--limit", "1")
 
 
+@pytest.mark.extended
 def test_release_command_of_a_killed_executor_does_not_stay_and_runs_again_with_the_next_deploy(site: Site) -> None:
     host = site.lab.hosts[0]
     declare(site, "python3", "-c", MIGRATE)
