@@ -12,8 +12,9 @@ import selectors
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -56,8 +57,34 @@ def output_of(argv: Sequence[str], directory: Path, timeout_seconds: float) -> b
 def _run(argv: Sequence[str], directory: Path, timeout_seconds: float) -> bytes:
     interactive = _is_interactive()
     environ = {name: value for name, value in os.environ.items() if name not in _WITHHELD}
+    output, errors = bytearray(), bytearray()
+    process = None
     try:
-        process = subprocess.Popen(
+        with _deferred_interrupts():
+            process = _start(argv, directory, environ, interactive=interactive)
+        in_time = _read(process, output, errors, time.monotonic() + timeout_seconds, echo=interactive)
+    finally:
+        if process is not None:
+            _end(process, group=not interactive)
+    name = _shown(shown_command(argv), environ, b"")
+    if len(output) > MOST_BYTES:
+        raise CommandFailed(f"`{name}`, which prints more than {size(MOST_BYTES)}")
+    tail = _tail(errors, environ, output)
+    if not in_time:
+        raise CommandFailed(
+            f"`{name}`, which did not end within {timeout_seconds:g} s{tail}",
+            "its end in time (env_command_timeout_seconds), and a login that needs no answer in CI",
+        )
+    if process.returncode:
+        raise CommandFailed(_ending(name, process.returncode) + tail)
+    return bytes(output)
+
+
+def _start(
+    argv: Sequence[str], directory: Path, environ: Mapping[str, str], *, interactive: bool
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
             argv,
             cwd=directory,
             env=environ,
@@ -76,23 +103,24 @@ def _run(argv: Sequence[str], directory: Path, timeout_seconds: float) -> bytes:
         raise CommandFailed(found, "a program on PATH, or a path from hosts.yaml") from None
     except OSError as error:
         raise CommandFailed(f"{argv[0]!r}, which cannot be started: {error.strerror}", "a program") from None
-    output, errors = bytearray(), bytearray()
+
+
+@contextlib.contextmanager
+def _deferred_interrupts() -> Iterator[None]:
+    """Raise KeyboardInterrupt for a signal only at the end: Python would lose the process that is about to start."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda number, _: received.append(number)) for number in numbers}
     try:
-        in_time = _read(process, output, errors, time.monotonic() + timeout_seconds, echo=interactive)
+        yield
     finally:
-        _end(process, group=not interactive)
-    name = _shown(shown_command(argv), environ, b"")
-    if len(output) > MOST_BYTES:
-        raise CommandFailed(f"`{name}`, which prints more than {size(MOST_BYTES)}")
-    tail = _tail(errors, environ, output)
-    if not in_time:
-        raise CommandFailed(
-            f"`{name}`, which did not end within {timeout_seconds:g} s{tail}",
-            "its end in time (env_command_timeout_seconds), and a login that needs no answer in CI",
-        )
-    if process.returncode:
-        raise CommandFailed(_ending(name, process.returncode) + tail)
-    return bytes(output)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if received:
+        raise KeyboardInterrupt
 
 
 def _is_interactive() -> bool:
