@@ -94,13 +94,20 @@ MANIFEST = json.dumps(
     {
         "format": 1, "id": ID, "kind": "manual", "app": "shop", "time": "2026-11-23T02:00:00Z", "release": "r1",
         "services": {"backend": "shop/backend:v1"}, "database": "sqlite", "journal_mode": "wal", "rows": 3,
+        "databases": [
+            {"accessory": "db", "kind": "postgres", "name": "shop", "file": "db.pgdump", "tables": 2, "rows": 7}
+        ],
         "uploads": 2, "uploads_bytes": 90,
-        "files": [{"path": name, "bytes": 9, "sha256": CHECKSUM} for name in ("database.db", "rows", "uploads.sums")],
+        "files": [
+            {"path": name, "bytes": 9, "sha256": CHECKSUM}
+            for name in ("database.db", "rows", "db.pgdump", "uploads.sums")
+        ],
     }
 )  # fmt: skip
+ACCESSORY = test_observation.row(name="shop-accessory-db", service="", color="", digest="", accessory="db")
 STATE = test_observation.text(
     facts="now=1795403565\nfree_kib=900\ntotal_kib=1000\nfree_inodes=7\nlast_backup=1795400000 shop-1\npodman=4.3.1",
-    containers=test_observation.row(),
+    containers="\n".join((test_observation.row(), ACCESSORY)),
     active="backend.green",
     listening="127.0.0.1:8080",
     releases=LINE,
