@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from threading import Lock
 from types import TracebackType
-from typing import Any, Protocol, Self, TextIO
+from typing import Any, Protocol, TextIO
 
 from rolling_upgrade.console.output import Output, is_live
 from rolling_upgrade.console.plan import plan_lines
@@ -37,7 +37,7 @@ class Reporter(Protocol):
         """Restore the terminal. Calling it again is safe."""
         return
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Reporter:
         return self
 
     def __exit__(

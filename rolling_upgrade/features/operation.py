@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 from rolling_upgrade import rendering
@@ -282,7 +282,7 @@ def new_record(context: RunContext, action: str, root: Path) -> Release:
     """Return the history line of a run that succeeds, without services: operator, workstation and revision."""
     return Release(
         context.run_id,
-        datetime.now(UTC).isoformat(timespec="seconds"),
+        datetime.now(timezone.utc).isoformat(timespec="seconds"),
         action,
         Outcome.GOOD,
         (),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 from rolling_upgrade.console import identity
@@ -158,5 +158,5 @@ def _facts(environment: Environment, context: RunContext, action: str) -> dict[s
         "ROLLING_RUN_ID": context.run_id,
         "ROLLING_PERFORMER": identity.name(),
         "ROLLING_REVISION": identity.revision(Path(environment.hooks[0].folder)),
-        "ROLLING_STARTED_AT": datetime.fromtimestamp(context.clock(), UTC).isoformat(timespec="seconds"),
+        "ROLLING_STARTED_AT": datetime.fromtimestamp(context.clock(), timezone.utc).isoformat(timespec="seconds"),
     }
