@@ -33,7 +33,7 @@ _PRINTING = ("help", "list", "complete")
 #: The options of tasks that replace an option of Invoke.
 _REPLACEMENTS = {"dry": ("--dry-run",), "config": ("--force", "--follow")}  # --config is -f
 #: The tasks that accept arguments after `--`.
-_WITH_REMAINDER = ("exec",)
+_WITH_REMAINDER = ("exec", "run", "accessory.exec")
 
 
 def main() -> None:
@@ -193,4 +193,5 @@ def _summary(name: str) -> str:
 def _usage(context: Any) -> str:
     group, _, name = context.name.partition(".")
     words = [argument.name.upper() for argument in context.positional_args]
-    return " ".join([NAME, group if name in {"", group} else context.name, *words, "[options]"])
+    command = ["-- COMMAND"] if context.name in _WITH_REMAINDER else []
+    return " ".join([NAME, group if name in {"", group} else context.name, *words, "[options]", *command])

@@ -64,7 +64,8 @@ def test_version_matches_the_package(monkeypatch: pytest.MonkeyPatch, capsys: py
         (("maintenance", "-h"), "maintenance SWITCH [options]"),
         (("setup", "-h"), "setup [options]"),
         (("setup.check", "-h"), "setup.check [options]"),
-        (("exec", "--help", "--", "ls"), "exec [options]"),
+        (("exec", "--help", "--", "ls"), "exec [options] -- COMMAND"),
+        (("run", "--help"), "run [options] -- COMMAND"),
     ],
 )
 def test_help_of_a_task_shows_its_usage_and_options(
@@ -143,6 +144,16 @@ def test_option_of_invoke_is_refused(
 
     assert (ended.code, ended.out) == (2, "")
     assert error + "Nothing was contacted.\nNext: rolling-upgrade " in ended.errors
+
+
+@pytest.mark.parametrize("words", [("exec",), ("run",), ("accessory.exec", "--name", "db")])
+def test_task_with_a_command_accepts_it_after_two_dashes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    ended = run(monkeypatch, capsys, *words, "--env", "nope", "--", "ls", "-l")
+
+    assert ended.code == 2
+    assert "takes no arguments" not in ended.errors
 
 
 @pytest.mark.parametrize("option", ["--version", "-V"])
