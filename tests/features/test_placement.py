@@ -92,6 +92,9 @@ def test_setup_of_a_host_without_a_site_installs_none_and_removes_an_earlier_one
     site = found["site"].apply
     assert site is not None
     assert "rm -f /etc/nginx/conf.d/shop.conf" in site.text
+    # The deploy user cannot install it again.
+    assert "rm -f /etc/sudoers.d/shop" in site.text
+    assert "rm -f /usr/local/lib/shop/rules.json" in site.text
 
 
 def test_exec_without_hosts_chooses_those_that_run_the_service() -> None:

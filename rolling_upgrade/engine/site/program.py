@@ -119,12 +119,15 @@ def _install(data: bytes, paths: HostPaths, template: str) -> str:
         raise Refused(
             "this host renders a site that differs from the plan: run rolling-upgrade setup for this host first"
         )
-    _write_users(request.users, paths)
     old = read_text(paths.site)
-    if old == text and _has_listeners(paths) and _answers(text, paths):
-        return "the site is unchanged"
-    _replace(old, text, paths)
-    _remove_unused_users(paths)
+    try:
+        _write_users(request.users, paths)
+        if old == text and _has_listeners(paths) and _answers(text, paths):
+            return "the site is unchanged"
+        _replace(old, text, paths)
+    finally:
+        # Also those of a refused site: the deploy user could fill the disk of root with them.
+        _remove_unused_users(paths)
     return "the site is live"
 
 
@@ -282,7 +285,8 @@ def _wanted_rules(data: bytes, paths: HostPaths) -> Rules:
     if live is None:
         return wanted
     ports = {*wanted.ports, *set(live.ports) & set(granted.ports)}
-    domains = {domain for domain in live.named_domains if domain.lower() in granted.names - wanted.names}
+    # In lower case, because a site may name a domain in two spellings, and the rules must not.
+    domains = {domain.lower() for domain in live.named_domains} & (granted.names - wanted.names)
     return replace(wanted, ports=tuple(sorted(ports)), domains=tuple(sorted({*wanted.domains, *domains})))
 
 

@@ -327,9 +327,12 @@ def parse_request(data: bytes) -> Request:
     fields.done()
     if site is None:
         raise SiteError("the document: site is missing")
-    missing = {route.users for route in site.routes if route.users} - {one.id for one in users}
-    if missing:
-        raise SiteError(f"the document: users {sorted(missing)[0]} are missing")
+    named, given = {route.users for route in site.routes if route.users}, {one.id for one in users}
+    if missing := sorted(named - given):
+        raise SiteError(f"the document: users {missing[0]} are missing")
+    # Root stores each list: without this, a request without an effect could fill the disk.
+    if unused := sorted(given - named):
+        raise SiteError(f"the document: no route names the users {unused[0]}")
     return Request(site, users, expected)
 
 

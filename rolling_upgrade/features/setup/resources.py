@@ -216,11 +216,21 @@ def _site_helper(app: Application, user: str, live: Application | None) -> tuple
 
 
 def _no_site(app: Application) -> Resource:
-    """No site on a host without a service that has a port, also if such a service ran there before."""
-    path = site_file(app.name)
+    """No site on a host without a service that has a port, also if such a service ran there before.
+
+    Root revokes its grants with it: the deploy user cannot install the site again.
+    """
+    path, right, rules = site_file(app.name), f"/etc/sudoers.d/{app.name}", site.rules_file(app.name)
     reload = "if systemctl is-active --quiet nginx; then nginx -t 2>/dev/null && systemctl reload nginx; fi"
     return Resource(
-        "site", f"no Nginx site ({path})", f"! {is_ours(path)}", script(shell_join("rm", "-f", path), reload)
+        "site",
+        f"no Nginx site ({path}), and no right to install one",
+        f"! {is_ours(path)} && ! {is_ours(right)} && {is_absent(rules)}",
+        script(
+            *(f"if {is_ours(own)}; then rm -f {quote(own)}; fi" for own in (right, path)),
+            shell_join("rm", "-f", rules),
+            reload,
+        ),
     )
 
 

@@ -22,8 +22,16 @@ from rolling_upgrade import rendering
 from rolling_upgrade.engine.model import Application, Route, SiteOptions, Tls
 from rolling_upgrade.engine.site import client as commands
 from rolling_upgrade.engine.site import program
-from rolling_upgrade.engine.site.schema import dump, dump_request
-from rolling_upgrade.engine.site.text import text_hash, text_site
+from rolling_upgrade.engine.site.schema import (
+    Redirect,
+    Request,
+    User,
+    UserList,
+    dump,
+    dump_request,
+    parse_rules,
+)
+from rolling_upgrade.engine.site.text import render, text_hash, text_site
 from tests.support.certificate import Issued
 from tests.support.sample import application, backend, frontend
 from tests.support.servers import free_ports
@@ -707,6 +715,46 @@ def test_request_without_the_users_of_its_routes_is_refused(host: Host) -> None:
     code, said = host.run("install", text=dump_request(request))
 
     assert (code, "are missing" in said, host.site.exists()) == (3, True, False)
+
+
+def test_users_that_no_route_names_are_refused(host: Host) -> None:
+    app = with_users(host)
+    host.grant(app)
+    given = commands.request(app, text_hash(host.text(app)))
+    spare = UserList((User("eve", HASHES["ann"]),))
+
+    code, said = host.run("install", text=dump_request(replace(given, users=(*given.users, spare))))
+
+    assert (code, "no route names the users" in said, user_files(host)) == (3, True, [])
+
+
+def test_users_of_a_refused_site_do_not_stay(host: Host) -> None:
+    first, second = (with_users(host, bob="$apr1$salt$" + char * 22) for char in "bc")
+    host.grant(first)
+    host.install(first)
+    before = user_files(host)
+
+    host.systemctl(reload=":")
+    assert host.install(second)[0] in {4, 5}
+    assert user_files(host) == before
+    host.programs.add("nginx", "echo invalid; exit 1")
+    assert host.install(second)[0] == 3
+    assert user_files(host) == before
+
+
+def test_site_that_spells_a_domain_in_two_ways_does_not_break_the_rules(host: Host) -> None:
+    app = replace(host.app, site=SiteOptions(domains=("old.example",)))
+    host.grant(app)
+    domains = ("old.example", host.app.domain.upper())
+    site = replace(commands.site(host.app), domains=domains, redirects=(Redirect("old.example", host.app.domain),))
+    text = render(site, commands.rules(app), host.template.read_text())
+    assert host.run("install", text=dump_request(Request(site, (), text_hash(text))))[0] == 0
+
+    moved = replace(host.app, domain="new.example")
+    host.grant(moved)
+
+    rules = parse_rules((host.program.parent / "rules.json").read_bytes())
+    assert rules.names == {"new.example", "old.example", host.app.domain}
 
 
 @pytest.mark.parametrize(
