@@ -64,3 +64,24 @@ def test_boot_without_containers_changes_nothing(host: Programs, tmp_path: Path)
     host.add("podman")
 
     assert (boot(host, tmp_path / "home"), changes(host)) == (0, [])
+
+
+def test_boot_waits_a_limited_time_for_an_accessory_and_not_for_a_missing_one(host: Programs, tmp_path: Path) -> None:
+    (tmp_path / "home/accessories/db").mkdir(parents=True)
+    (tmp_path / "home/accessories/gone").mkdir()
+    (tmp_path / "clock").write_text("100\n")
+    host.add("cut", f'read -r now < "{tmp_path}/clock"; echo $((now + 50)) > "{tmp_path}/clock"; echo "$now"')
+    host.add(
+        "podman",
+        """case "$*" in
+"ps --all"*) echo id ;; "container inspect"*) cat "$here/containers" ;;
+"container exists"*gone) exit 1 ;; healthcheck*) exit 1 ;;
+esac""",
+    )
+
+    assert boot(host, tmp_path / "home") == 1
+
+    started = [name for name in changes(host) if name.startswith("start ")]
+    assert started[0].endswith("-accessory-db")
+    assert started[1:] == ["start shop-web-blue", "start shop-worker-green"]
+    assert len([call for call in host.calls("podman") if call[1] == "healthcheck"]) < 5

@@ -51,15 +51,19 @@ start() {
 rm -f "$home"/live/*.standby
 
 # Accessories first: a service may exit if it cannot reach its database. The directory of an accessory means that it is
-# supposed to run. 125: it has no health check.
+# supposed to run. 125: it has no health check. The services start after two minutes at the latest: the unit has five.
+uptime() { cut -d . -f 1 /proc/uptime; }
+limit=$(($(uptime) + 120))
 for place in "$home"/accessories/*/; do
   [ -d "$place" ] || continue
   name=$app-accessory-$(basename "$place")
-  start "$name" || failed=1
+  # A power cut during an upgrade leaves none; the end of that run brings it back.
+  podman container exists "$name" || { failed=1; continue; }
+  if [ "$(uptime)" -lt "$limit" ]; then start "$name"; else podman start "$name" >/dev/null; fi || failed=1
   echo "$name started"
   tries=0 status=0
   timeout 10 podman healthcheck run "$name" >/dev/null 2>&1 || status=$?
-  while [ "$status" -ne 0 ] && [ "$status" -ne 125 ] && [ "$tries" -lt 60 ]; do
+  while [ "$status" -ne 0 ] && [ "$status" -ne 125 ] && [ "$tries" -lt 60 ] && [ "$(uptime)" -lt "$limit" ]; do
     tries=$((tries + 1)) status=0
     sleep 0.5
     timeout 10 podman healthcheck run "$name" >/dev/null 2>&1 || status=$?

@@ -60,6 +60,13 @@ def test_last_service_that_moved_away_is_stopped_without_a_site_or_a_check() -> 
     assert "this host runs no service with a port any more: setup removes its Nginx site" in found.notes
 
 
+def test_jobs_of_the_last_service_that_moved_away_are_removed() -> None:
+    """Otherwise its timers would run beside those of the host to which the service moved."""
+    state = HostState("web1", facts=(("jobs", "0123456789abcdef"),), containers=(container(backend()),))
+
+    assert ids(plan(state, EMPTY)) == ["jobs", "drain"]
+
+
 def test_host_on_which_nothing_is_placed_and_nothing_runs_has_nothing_to_do() -> None:
     assert plan(HostState("db1"), EMPTY).empty
 

@@ -171,7 +171,10 @@ def _upgrade(state: HostState, spec: AccessorySpec) -> _Parts:
         finalize.append(_forget(app, accessory))
         notes.append(f"{accessory.name}: {', '.join(difference)}; it stops until the new container is healthy")
     replaced = bool(finalize) and spec.save is not None
-    prepare = (*_pull(new), *((spec.save,) if replaced and spec.save else ()))
+    leftovers = [
+        containers.remove_previous(app, accessory.name) for accessory in new if state.accessory(accessory.name)
+    ]
+    prepare = (*_pull(new, leftovers), *((spec.save,) if replaced and spec.save else ()))
     return _Parts(tuple(steps), prepare, tuple(finalize), tuple(notes))
 
 
@@ -202,13 +205,16 @@ def _described(accessory: Accessory) -> str:
     return f"{accessory.image.reference}{digest}" + (f", published on {', '.join(ports)}" if ports else "")
 
 
-def _pull(accessories: Sequence[Accessory]) -> tuple[Step, ...]:
-    """Pull the images, and check that their data has a volume, before anything stops."""
+def _pull(accessories: Sequence[Accessory], leftovers: Sequence[str] = ()) -> tuple[Step, ...]:
+    """Pull the images, and check that their data has a volume, before anything stops.
+
+    `leftovers` remove the containers that earlier upgrades have kept: the undo must not take one for the former container.
+    """
     if not accessories:
         return ()
     images: list[Image] = [accessory.image for accessory in accessories]
     checks = [containers.require_volumes(accessory) for accessory in accessories]
-    return (Step("pull", "pull the images", script(podman.pull(images), *checks), PULL_SECONDS),)
+    return (Step("pull", "pull the images", script(podman.pull(images), *checks, *leftovers), PULL_SECONDS),)
 
 
 def _create(app: Application, accessory: Accessory) -> Step:

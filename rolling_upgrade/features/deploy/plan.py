@@ -43,8 +43,8 @@ def plan_deploy(state: HostState, spec: DeploySpec, rollout: RolloutPolicy) -> P
     record, steps = release(spec, choices), builder.steps(new_site)
     final: tuple[Step, ...] = (builder.drain(leftovers),)
     if not app.services:
-        # Nothing starts and nothing is verified: the last containers of services that moved away are stopped.
-        steps, final = final, ()
+        # Nothing starts and nothing is verified: the jobs and the last containers of services that moved away are stopped.
+        steps, final = (*steps, *final), ()
     recording = record_success(
         app.home,
         record,

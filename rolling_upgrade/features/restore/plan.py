@@ -120,7 +120,10 @@ class DataRestore:
             health_gate.wait_for_restart(app, waiting, deadline_seconds=SWITCH_SECONDS - 30),
         )
         body = script(restore.stop_writers(app, self.run_id))
-        return Step("stop", "stop every container that mounts the data", body, SWITCH_SECONDS, undo, "start them again")
+        # They stop one after the other, and a worker may take long to finish its work.
+        stopped = (*app.services, *(app.service(job.service) for job in app.jobs))
+        seconds = SWITCH_SECONDS + sum(service.drain.stop_seconds for service in stopped)
+        return Step("stop", "stop every container that mounts the data", body, seconds, undo, "start them again")
 
     def save(self) -> Step:
         """Back up the current data, which no process can change any more, under the id of this run."""
@@ -216,7 +219,7 @@ def plan_restore(state: HostState, spec: RestoreSpec, rollout: RolloutPolicy) ->
         # Not undone: visitors write to the restored data as soon as the page is off.
         finalize=(
             *down,
-            *([Step("jobs", "start the timers of the jobs", script(jobs.resume(app)), 60)] if app.jobs else []),
+            *_resume_jobs(state, app),
             record_success(app.home, record, cleanup=cleanup),
         ),
         abort=(record_failure(app.home, record),),
@@ -225,6 +228,13 @@ def plan_restore(state: HostState, spec: RestoreSpec, rollout: RolloutPolicy) ->
         record=record,
         result=HostResult.RESTORED,
     )
+
+
+def _resume_jobs(state: HostState, app: Application) -> tuple[Step, ...]:
+    """Start the timers of the host's jobs again, also of those that are no longer declared: `stop` has stopped them all."""
+    if not app.jobs and not state.fact("jobs"):
+        return ()
+    return (Step("jobs", "start the timers of the jobs", script(jobs.resume(app)), 60),)
 
 
 def _notes(state: HostState, data: DataRestore) -> tuple[str, ...]:

@@ -330,7 +330,7 @@ class MetricsWriter:
             return
         try:
             if app is not None:
-                app = replace(app, request_metrics=self._settings.request_metrics)
+                app = replace(app, request_metrics=self._settings.request_metrics and app.has_site)
                 self._count(app, report)
             snapshot = self._snapshot(app, report, releases, state)
             common = {"app": self._settings.app, "environment": self._settings.environment}

@@ -83,6 +83,14 @@ def test_upgrade_keeps_the_old_container_until_the_new_one_is_healthy() -> None:
     assert "postgres:17 (dddddddddddd) → registry.test:5000/postgres:18 (eeeeeeeeeeee)" in found.notes[0]
 
 
+def test_upgrade_removes_a_container_of_an_earlier_upgrade_before_anything_that_is_undone() -> None:
+    """An undo would otherwise replace the running container by that one."""
+    found = planned(Action.UPGRADE, RUNNING, NEW)
+
+    assert "shop-accessory-db-previous" in found.prepare[0].script.text
+    assert "previous" not in planned(Action.UPGRADE, EMPTY, NEW).prepare[0].script.text
+
+
 def test_upgrade_undo_starts_the_old_container_and_waits_until_it_is_healthy() -> None:
     stop, create = planned(Action.UPGRADE, RUNNING, NEW).steps
 

@@ -265,3 +265,26 @@ def test_jobs_stop_before_the_data_is_replaced_and_their_timers_start_at_the_end
     assert "own_units timer" in stop.undo.text
     assert [step.id for step in found.finalize][-2:] == ["jobs", "record"]
     assert "jobs" not in [step.id for step in plan().finalize]
+
+
+def test_jobs_that_are_no_longer_declared_run_again_after_a_restore() -> None:
+    """The restore stops every timer of the host, and only a deploy removes one."""
+    spec = RestoreSpec("production", DataRestore(APP, BACKUP, RESTORE.id, database=True, files=True), RESTORE, LOCK)
+    state = replace(FIT, site=rendering.nginx_site(APP), facts=(*FIT.facts, ("jobs", "0123456789abcdef")))
+
+    assert [step.id for step in plan_restore(state, spec, RolloutPolicy()).finalize][-2:] == ["jobs", "record"]
+
+
+def test_stop_step_of_a_restore_has_the_time_that_a_worker_may_take() -> None:
+    slow = worker()
+    slow = replace(slow, drain=replace(slow.drain, stop_seconds=600.0))
+    spec = RestoreSpec(
+        "production",
+        DataRestore(application(slow, full_chain=None), BACKUP, RESTORE.id, database=True, files=True),
+        RESTORE,
+        LOCK,
+    )
+
+    found = plan_restore(FIT, spec, RolloutPolicy())
+
+    assert next(step for step in found.steps if step.id == "stop").timeout_seconds > 600

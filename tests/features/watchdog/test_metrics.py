@@ -45,7 +45,7 @@ from rolling_upgrade.features.watchdog.state_store import Settings
 from tests.features.watchdog.test_classify import NAMES, NOW, STATE, report
 from tests.support.prometheus import Metrics, promtool, read
 from tests.support.receiver import closed_port
-from tests.support.sample import application, backend
+from tests.support.sample import application, backend, worker
 
 APP = replace(application(), request_metrics=True)
 MADE = Release("r2", "2026-11-24T10:00:00+00:00", "deploy", Outcome.GOOD, (), seconds=41.5)
@@ -260,6 +260,14 @@ def test_metrics_without_the_request_log_have_no_requests(host: Host) -> None:
     found = host.write()
 
     assert not any("nginx_" in name or "http_request" in name for name in found.names())
+
+
+def test_metrics_of_a_host_with_workers_alone_ask_no_site(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "nginx_status", nginx_status)
+
+    host.writer.write(application(worker(), full_chain=None), report(), (MADE,), RecoveryState())
+
+    assert "nginx_" not in host.file.read_text()
 
 
 def test_metrics_file_is_readable_by_all_and_holds_no_secret(host: Host) -> None:
