@@ -460,13 +460,16 @@ def ensure_network(app: str) -> str:
     return f"podman network exists {network} || podman network create {network} >/dev/null"
 
 
-def stop(*names: str, seconds: float) -> str:
+def stop(*names: str, seconds: float | None) -> str:
     """Stop containers together and keep them: SIGTERM, then SIGKILL after `seconds`. Ignores missing containers.
+
+    Without `seconds`, each has the time with which it was created.
 
     It succeeds if none of them runs afterwards: Podman also fails for a container that its monitor cleans up at the same
     time, and for one whose removal was interrupted.
     """
-    stop = shell_join("podman", "stop", "--ignore", "--time", round(seconds), *names)
+    limit = [] if seconds is None else ["--time", round(seconds)]
+    stop = shell_join("podman", "stop", "--ignore", *limit, *names)
     running = shell_join("podman", "ps", "--quiet", *(f"--filter=name=^{name}$" for name in names))
     return f'{{ {stop} >/dev/null || test -z "$({running} || echo unknown)"; }}'
 

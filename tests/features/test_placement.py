@@ -47,6 +47,9 @@ def test_service_that_moved_away_is_stopped_by_the_next_deploy() -> None:
     assert ids(found)[-1] == "drain"
     assert "shop-backend-blue" in text(found, "drain")
     assert "shop-backend-blue is running but not active: it will be drained and stopped" in found.notes
+    drain = found.finalize[0]
+    assert "podman stop --ignore shop-backend-blue" in drain.script.text
+    assert drain.timeout_seconds > 900
 
 
 def test_last_service_that_moved_away_is_stopped_without_a_site_or_a_check() -> None:

@@ -101,6 +101,8 @@ ALIAS_SECONDS = 20
 RECHECK_SECONDS = 10
 #: The time in which the former color of an exclusive service must be healthy after an undo has started it again.
 FORMER_SECONDS = 60
+#: The longest time in which the containers of removed services have to stop.
+REMOVED_SECONDS = 900
 #: The group of the starts that run at the same time.
 START_GROUP = "start"
 
@@ -482,7 +484,9 @@ class StepBuilder:
         removed = [podman.container_name(app.name, name, color) for name, color in sorted(ended) if name not in kept]
         old = [(kept[name], color) for name, color in sorted(ended) if name in kept and color is not self._colors[name]]
         seconds = 30 + sum(service.drain.deadline_seconds + service.drain.stop_seconds for service, _ in old)
-        body = script(shell.drain(app, old), podman.stop(*removed, seconds=10) if removed else "")
+        # Nothing tells how long the removed ones may take, such as a worker that moved to another host: Podman knows.
+        seconds += REMOVED_SECONDS if removed else 0
+        body = script(shell.drain(app, old), podman.stop(*removed, seconds=None) if removed else "")
         return Step("drain", "drain and stop the old colors, keep them", body, seconds)
 
 
