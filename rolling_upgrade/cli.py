@@ -116,6 +116,7 @@ def translated(text: str, context: ParserContext | None, argv: Sequence[str] = (
     """
     if match := _NO_VALUE.fullmatch(text):
         name, letter = match.groups()
+        name = name.rstrip("_")  # --from is the argument from_
         if context is not None and context.name and f"--{name}" not in context.flags:
             typed = f"--{name} (-{letter})" if letter else f"--{name}"
             problem = f"{context.name} has no option {typed}{_replacement(name, context)}"

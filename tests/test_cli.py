@@ -97,6 +97,7 @@ def test_help_of_a_task_shows_its_usage_and_options(
         (("history", "--limit", "x"), "--limit needs a whole number, not 'x'. "),
         (("monitor.logs", "--tail", "1.5"), "--lines needs a whole number, not '1.5'. "),
         (("deploy", "--tag"), "--tag needs a value. "),
+        (("init", "--from"), "--from needs a value. "),
         (("maintenance", "--env", "production"), "maintenance needs SWITCH. "),
         (("restore", "--env", "production"), "restore needs BACKUP. "),
         (("status", "--env", "production", "-f"), "status has no option --config (-f). "),

@@ -224,16 +224,20 @@ def check_secrets(services: Services, hosts: Iterable[Values], strict: bool, iss
     """
     for values in hosts:
         present = values.merged
+        lacking: dict[str, list[str]] = {}
         for service in services.services:
             keys = [variable.key for variable in service.variables if variable.key not in (*present, *service.required)]
-            for key in filter(is_secret, keys):
-                if key == "DATABASE_URL" and present.get("DATABASE_PATH"):
-                    continue
-                if strict:
-                    values.reject(key, expected=f"a value for the service {service.name}, or {key}= for none")
-                else:
-                    text = f"not set, so the service {service.name} starts without it; write {key}= if it needs none"
-                    issues.warn_at(values.env_file, key, text)
+            for key in dict.fromkeys(filter(is_secret, keys)):
+                if key != "DATABASE_URL" or not present.get("DATABASE_PATH"):
+                    lacking.setdefault(key, []).append(service.name)
+        for key, names in lacking.items():
+            listed = f"service{'s' if len(names) > 1 else ''} {', '.join(names)}"
+            if strict:
+                values.reject(key, expected=f"a value for the {listed}, or {key}= for none")
+            else:
+                start, need = ("starts", "it needs") if len(names) == 1 else ("start", "they need")
+                text = f"not set, so the {listed} {start} without it; write {key}= if {need} none"
+                issues.warn_at(values.env_file, key, text)
 
 
 def check_shared_keys(services: Services, hosts: Iterable[Values], issues: Issues) -> None:

@@ -110,12 +110,15 @@ def _is_usable(url: DatabaseUrl) -> bool:
 
 
 def _uncovered(app: model.Application, saved: set[tuple[str, str]], left_out: frozenset[str]) -> Iterator[str]:
-    """Describe each DATABASE_URL that no backup covers, without its password."""
+    """Describe each DATABASE_URL that no backup covers, without its password, with the services that share it."""
+    users: dict[str, list[str]] = {}
     for service, key, url in _urls(app):
         if not _DATABASE_URL.search(key) or url.host in left_out or (url.host, url.name) in saved:
             continue
         if not _is_file_of_the_backup(app, service, url) and not _is_the_server(app, url):
-            yield f"{service.name} in {key} ({url.place})"
+            users.setdefault(f"{key} ({url.place})", []).append(service.name)
+    for place, names in users.items():
+        yield f"{', '.join(names)} in {place}"
 
 
 def _is_the_server(app: model.Application, url: DatabaseUrl) -> bool:

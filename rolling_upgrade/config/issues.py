@@ -76,6 +76,11 @@ class Issues:
             line, where = line or root.find(path)[0].line, named_place(root, path)
         self._errors.setdefault(ConfigIssue(file, path, found, expected, line, where))
 
+    def named(self, file: str, path: str) -> str:
+        """Return a place in a file with the name of its service or host: `service web: env`."""
+        root = self._marks.get(file)
+        return path if root is None else named_place(root, path)
+
     def warn_at(self, file: str, path: str, text: str) -> None:
         """Add a warning about a place in a file."""
         root = self._marks.get(file)

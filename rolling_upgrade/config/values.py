@@ -121,7 +121,8 @@ class Values:
                 return "${"
             found = self.get(key) or match["default"]
             if found is None:
-                self.reject(key, expected=f"a value, because {place} in {self.services_file} contains it")
+                where = self.issues.named(self.services_file, place)
+                self.reject(key, expected=f"a value, because {self.services_file} uses it ({where})")
                 complete = False
             return found or ""
 

@@ -9,6 +9,7 @@ import pytest
 from rolling_upgrade.config.accessories import Accessory
 from rolling_upgrade.config.foreign_keys import _KEYS
 from rolling_upgrade.config.inventory import EnvironmentEntry, Host, Inventory
+from rolling_upgrade.config.jobs import Job
 from rolling_upgrade.config.services import Service, Services
 from rolling_upgrade.console.output import issues_json
 from rolling_upgrade.engine.model import Route
@@ -222,7 +223,7 @@ def test_top_level_key_of_compose_or_kamal_is_answered_with_ours(web: Project, k
 
 
 def test_foreign_keys_are_unknown_keys_of_existing_models() -> None:
-    models = {model.__name__: model for model in (Accessory, Service, Services, EnvironmentEntry, Inventory, Host)}
+    models = {model.__name__: model for model in (Accessory, Service, Services, EnvironmentEntry, Inventory, Host, Job)}
 
     assert set(_KEYS) == set(models)
     assert [name for name, model in models.items() if set(_KEYS[name]) & set(model.model_fields)] == []

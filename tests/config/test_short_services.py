@@ -69,7 +69,7 @@ def test_web_and_worker_are_an_application(project: Project) -> None:
     environment = project.load(strict=True, tag="v1")
 
     web, worker = environment.targets[0].application.services
-    assert environment.warnings == ()
+    assert environment.warnings == ("no backup contains the database of web, worker in DATABASE_URL (db/shop)",)
     assert (worker.is_worker, worker.command) == (True, ("celery", "-A", "shop", "worker"))
     assert (web.image, worker.image.reference) == (worker.image, "ghcr.io/acme/shop:v1")
     assert (
@@ -242,6 +242,18 @@ def test_invalid_mount_text_is_reported(project: Project, mount: str) -> None:
 
     assert issue.file == SERVICES_FILE
     assert issue.path.startswith("services[0].mounts[0]")
+
+
+def test_secret_that_several_services_lack_is_one_warning(project: Project) -> None:
+    short(project, f"{API}, env: [API_TOKEN]")
+    project.write(SERVICES_FILE, COMPLETE)
+
+    environment = project.load(tag="v1")
+
+    assert environment.warnings == (
+        "deploy/demo.env: DATABASE_URL: not set, so the services web, worker start without it; "
+        "write DATABASE_URL= if they need none",
+    )
 
 
 def test_secret_that_is_not_set_is_a_warning_and_an_error_when_strict(project: Project) -> None:

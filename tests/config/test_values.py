@@ -105,7 +105,7 @@ def test_reference_to_a_key_that_is_not_set_is_reported_once_for_the_key(web: Pr
     (issue,) = replaced(web, "/srv/shop,", '"/srv/${DISK}/${DISK}",').issues()
 
     assert (issue.file, issue.path, issue.found) == ("deploy/demo.env", "DISK", "")
-    assert "services[0].mounts[0].source in deploy/services.yaml contains it" in issue.expected
+    assert issue.expected == "a value, because deploy/services.yaml uses it (service web: mounts[0].source)"
 
 
 def test_literal_without_a_tag_needs_one(web: Project) -> None:

@@ -180,7 +180,11 @@ def _check_names(environment: Environment, names: Sequence[str], states: Mapping
     for state in (states or {}).values():
         known |= {*state.supposed_accessories, *(container.accessory for container in state.accessories)}
     issues = [
-        ("--name", repr(name), f"one of: {', '.join(sorted(known)) or 'no accessory is declared'}")
+        (
+            "--name",
+            repr(name),
+            f"one of: {', '.join(sorted(known))}" if known else "an accessory of services.yaml, which has none",
+        )
         for name in names
         if name not in known
     ]

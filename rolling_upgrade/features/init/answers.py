@@ -137,6 +137,8 @@ class Answers:
         name, equals, address = text.partition("=")
         if not name or (equals and not address):
             raise ValueError(HOST)
+        if "@" in address:
+            raise ValueError("an address without a login name; --user sets it for all hosts")
         name, address = validators.WORD(name), validators.ADDRESS(address or name)
         for other, used in self.hosts:
             if name == other or address.casefold() == used.casefold():

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rolling_upgrade.config.issues import is_secret
 from rolling_upgrade.errors import ConfigIssue
 from rolling_upgrade.features.init.compose_values import ComposeValues
 
@@ -87,7 +88,7 @@ def convert(
     """
     declared = content.get("services")
     if not isinstance(declared, dict) or not all(isinstance(entry, dict) for entry in declared.values()):
-        raise ValueError("a Compose file with `services`")
+        raise ValueError("a Compose file with `services`, each with keys such as `image`")
     return _Conversion(declared, app, host, folder, dotenv).run(content)
 
 
@@ -112,7 +113,7 @@ class _Conversion:
         found = {key: value for key, value in entry.items() if _FORMS.get(key, _any)(value) or value == ""}
         for key in entry:
             if key not in found:
-                self._note(f"{name}: {key} has a form that Compose does not have")
+                self._note(f"{name}: {key} was left out: Compose does not have this form")
         return {key: value for key, value in found.items() if value != ""}
 
     def run(self, content: Mapping[str, Any]) -> Converted:
@@ -136,6 +137,9 @@ class _Conversion:
                 self.result.services.append(self._service(name))
         self._add_route()
         self.result.values = self._values.lines()
+        for key, value in self.result.values.items():
+            if is_secret(key) and not value and not any(note.startswith(f"{key}: ") for note in self.result.notes):
+                self._note(f"{key}: has no value in the Compose file; write it into the env file")
         return self.result
 
     def _note(self, text: str) -> None:
@@ -252,6 +256,12 @@ class _Conversion:
         found |= {"add_host": self._plain(entry["extra_hosts"])} if entry.get("extra_hosts") else {}
         if env := self._values.variables(name, entry, accessory=accessory):
             found["env"] = env
+        deploy = entry.get("deploy")
+        replicas = self._plain(_text(deploy.get("replicas"))) if isinstance(deploy, dict) else ""
+        if replicas not in ("", "1"):
+            self._note(
+                f"{name}: deploy.replicas {replicas} has no counterpart: a service has one container on each host"
+            )
         if limits := dict(self._limits(entry)):
             found["limits"] = limits
         for key, text in self._mounted(name):
@@ -461,7 +471,8 @@ _FORMS: dict[str, Callable[[object], bool]] = {
         ("image", "mem_limit", "cpus", "stop_grace_period", "user", "shm_size", "read_only", "init"), _is_text
     ),
     **dict.fromkeys(("command", "entrypoint", "tmpfs", "cap_add", "cap_drop", "devices", "expose", "links"), _is_texts),
-    **dict.fromkeys(("environment", "labels", "extra_hosts"), _is_text_map),
+    **dict.fromkeys(("labels", "extra_hosts"), _is_text_map),
+    "environment": lambda value: not isinstance(value, str) and _is_text_map(value),
     **dict.fromkeys(("env_file", "ports", "volumes"), _is_list),
     "depends_on": lambda value: isinstance(value, dict) or (isinstance(value, list) and all(map(_is_text, value))),
     "ulimits": _is_ulimits,

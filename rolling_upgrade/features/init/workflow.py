@@ -103,8 +103,9 @@ def _refuse_invalid(answers: Answers, issues: Sequence[ConfigIssue], *, asks: bo
 
 @dataclass(frozen=True)
 class _Compose:
-    """A Compose file: its content and its directory."""
+    """A Compose file: its name as given, its content and its directory."""
 
+    name: str
     content: Mapping[str, Any]
     folder: Path
 
@@ -123,7 +124,7 @@ def _read_compose(name: str | None, given: dict[str, str | None], others: Sequen
     name_there = content.get("name")
     if given["app"] is None and isinstance(name_there, str) and re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name_there):
         given["app"] = name_there
-    return _Compose(content, path.parent)
+    return _Compose(name, content, path.parent)
 
 
 def _convert_all(
@@ -150,7 +151,7 @@ def _converted(compose: _Compose, answers: Answers, target: Path) -> Converted:
     try:
         return convert(compose.content, answers.values["app"], hosts[0] if len(hosts) > 1 else "", folder, dotenv)
     except ValueError as error:
-        raise usage_error(("--from", "another file", str(error)), nothing="written") from error
+        raise usage_error(("--from", repr(compose.name), str(error)), nothing="written") from error
 
 
 def _shown(converted: Converted) -> dict[str, Any]:

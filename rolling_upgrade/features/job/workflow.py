@@ -108,8 +108,8 @@ def run_job(env: str | None, *, root: Path, name: str = "", hosts: tuple[str, ..
     environment = config.load(env, root=root, hosts=hosts)
     known = shell.named(target.application for target in environment.targets)
     if name not in known:
-        expected = f"one of: {', '.join(known)}" if known else "no job: services.yaml has none for these hosts"
-        raise usage_error(("--name", repr(name) if name else "no job", expected))
+        expected = f"one of: {', '.join(known)}" if known else "a job of services.yaml, which has none for these hosts"
+        raise usage_error(("--name", repr(name) if name else "", expected))
     with opened(environment) as fleet:
         chosen = [host for host in fleet.hosts if _job(fleet, host, name)]
         _refuse(fleet.on_all(lambda host: _listed(host, fleet), hosts=chosen), name, environment.name)

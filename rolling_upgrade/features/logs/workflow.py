@@ -95,7 +95,7 @@ def _chosen_jobs(environment: Environment, given: Sequence[str]) -> tuple[str, .
     known = sorted({job.name for target in environment.targets for job in target.application.jobs})
     unknown = [name for name in names if name not in known]
     if unknown:
-        expected = f"one of: {', '.join(known)}" if known else "no job: services.yaml has none for these hosts"
+        expected = f"one of: {', '.join(known)}" if known else "a job of services.yaml, which has none for these hosts"
         issues = [("--job", repr(name), expected) for name in unknown]
         raise usage_error(*issues)
     return tuple(map(shell.job_source, names))

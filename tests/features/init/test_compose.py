@@ -425,3 +425,25 @@ def test_dotenv_text_round_trip(value: str) -> None:
     from dotenv import dotenv_values
 
     assert dotenv_values(stream=StringIO(f"KEY={dotenv_text(value)}\n"), interpolate=False) == {"KEY": value}
+
+
+def test_what_the_operator_must_supply_is_noted(converts: Converts, capsys: pytest.CaptureFixture[str]) -> None:
+    converts(
+        """
+services:
+  web:
+    image: a/web:1
+    ports: ["80:8000"]
+    environment: [MASTER_KEY, LANG]
+    deploy: {replicas: 3}
+  other: {image: "a/other:1", environment: 5}
+"""
+    )
+
+    assert notes(capsys) == [
+        "other: environment was left out: Compose does not have this form",
+        "web: `health: /` is a guess; name the path that answers 2xx when it is healthy",
+        "web: deploy.replicas 3 has no counterpart: a service has one container on each host",
+        "other: without a port it is a worker; add `container_port` if it serves HTTP",
+        "MASTER_KEY: has no value in the Compose file; write it into the env file",
+    ]
