@@ -206,7 +206,7 @@ class _Conversion:
                 self._note(f"{name}: `health: /` is a guess; name the path that answers 2xx when it is healthy")
         else:
             self._note(f"{name}: without a port it is a worker; add `container_port` if it serves HTTP")
-            if test := self._test(entry):
+            if test := self._check(name):
                 service["ready"] = {"command": test}
         if build and not known:
             service["build"] = build
@@ -220,7 +220,7 @@ class _Conversion:
         image = self._image(name, pinned=True)
         accessory: dict[str, Any] = {"name": self._names[name], "image": image}
         accessory |= {"host": self._host} if self._host else {}
-        if test := self._test(entry):
+        if test := self._check(name):
             accessory["health"] = test
         if entry.get("ports"):
             self._note(f"{name}: its port is not published; services reach it under the name {self._names[name]}")
@@ -266,7 +266,8 @@ class _Conversion:
             found["limits"] = limits
         for key, text in self._mounted(name):
             found.setdefault(key, []).append(text)
-        labels = [label for label in _assignments(entry.get("labels")) if not label.startswith(("traefik.", "caddy"))]
+        written = (label for label in _assignments(entry.get("labels")) if not label.startswith(("traefik.", "caddy")))
+        labels = self._plain(list(written))
         found |= {"labels": labels} if labels else {}
         if ulimits := entry.get("ulimits"):
             found["ulimits"] = [f"{key}={_limit(value)}" for key, value in dict(ulimits).items()]
@@ -290,12 +291,30 @@ class _Conversion:
         written = self._declared[name].get(key)
         if written is None or (written == "" and key == "command"):
             return None
+        if self._has_secrets(name, key, written):
+            return None
         try:
             words = self._plain(written) if isinstance(written, list) else shlex.split(self._plain(written))
         except ValueError:
             self._note(f"{name}: {key} has an open quote")
             return None
         return list(words)
+
+    def _has_secrets(self, name: str, key: str, written: Any) -> bool:
+        """Note the secrets in a command, which is in services.yaml and in process lists; return whether it has any."""
+        found = [secret for text in _items(written) for secret in self._values.secrets_in(_text(text))]
+        if found:
+            self._note(
+                f"{name}: {key} was left out, because it contains {', '.join(dict.fromkeys(found))}: services.yaml and"
+                " process lists are not secret. Put the key into `env`, and let a shell or the program read it there"
+            )
+        return bool(found)
+
+    def _check(self, name: str) -> list[str]:
+        """Return the command of a health check, empty for none, and for one that contains secrets."""
+        check = self._declared[name].get("healthcheck")
+        test = check.get("test") if isinstance(check, dict) else None
+        return [] if self._has_secrets(name, "healthcheck", test) else self._test(self._declared[name])
 
     def _test(self, entry: Mapping[str, Any]) -> list[str]:
         """Return the command of a health check, empty for none."""

@@ -41,18 +41,42 @@ class ComposeValues:
         return self._lines
 
     def plain(self, text: str) -> str:
-        """Replace every reference with its value or default, as Compose does."""
+        """Replace every reference with its value or default, as Compose does, but a secret with nothing.
 
+        The result is for services.yaml, which everybody may read, and for command lines.
+        """
+        for key in self.secrets_in(text):
+            self._note(f"{key}: a secret, which can only be in `env`; it was replaced with nothing elsewhere")
+        return self._replaced_in(text, secrets=False)
+
+    def secrets_in(self, text: str) -> list[str]:
+        """Return the keys of the secrets that `plain` leaves out of a text."""
+        found = []
+        for match in _REFERENCE.finditer(text):
+            key = match["bare"] or match["key"] or ""
+            rest = (match["rest"] or "") if (match["kind"] or "").endswith("-") else ""
+            value = self._known.get(key)
+            used = value or self._value_of(rest)
+            if used and conceals(key, used):
+                found.append(key)
+            elif not value:
+                found += self.secrets_in(rest)
+        return found
+
+    def _value_of(self, text: str) -> str:
+        """Replace every reference with its value or default; the result may be a secret."""
+        return self._replaced_in(text, secrets=True)
+
+    def _replaced_in(self, text: str, *, secrets: bool) -> str:
         def value(match: re.Match[str]) -> str:
             if match[0] == "$$":
                 return "$"
             key = match["bare"] or match["key"]
-            found = self._known.get(key) or self.plain(
-                match["rest"] or "" if (match["kind"] or "").endswith("-") else ""
-            )
-            if not found and not (match["kind"] or "").endswith("-"):
+            has_default = (match["kind"] or "").endswith("-")
+            found = self._known.get(key) or self._value_of((match["rest"] or "") if has_default else "")
+            if not found and not has_default:
                 self._note(f"{key}: has no value, and was replaced with nothing in {text!r}")
-            return found
+            return "" if not secrets and self.secrets_in(match[0]) else found
 
         return _REFERENCE.sub(value, text)
 
@@ -63,7 +87,7 @@ class ComposeValues:
             if match[0] == "$$":
                 return "$"
             key = match["bare"] or match["key"]
-            default = self.plain(match["rest"] or "") if (match["kind"] or "").endswith("-") else ""
+            default = self._value_of(match["rest"] or "") if (match["kind"] or "").endswith("-") else ""
             value = self._known.get(key) or (default if is_secret(key) else "")
             if value and not is_placeholder(key, value):
                 return f"${{{self._keep(key, value)}}}"
@@ -117,7 +141,7 @@ class ComposeValues:
         whole = _REFERENCE.fullmatch(text) if text else None
         if text is None or (whole and whole[0] != "$$" and not (whole["kind"] or "").endswith("+")):
             key = name if text is None else (whole["bare"] or whole["key"] if whole else name)
-            default = self.plain(whole["rest"] or "") if whole and (whole["kind"] or "").endswith("-") else ""
+            default = self._value_of(whole["rest"] or "") if whole and (whole["kind"] or "").endswith("-") else ""
             return self._key(service, name, key, self._known.get(key) or default, accessory=accessory)
         literal = self.reference(self._host_names(text))
         for old, new in self._replaced.items():

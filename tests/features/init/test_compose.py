@@ -447,3 +447,40 @@ services:
         "other: without a port it is a worker; add `container_port` if it serves HTTP",
         "MASTER_KEY: has no value in the Compose file; write it into the env file",
     ]
+
+
+def test_secrets_reach_neither_commands_nor_other_parts_of_services_yaml(tmp_path: Path) -> None:
+    secrets = {"CACHE_PASSWORD": "Sup3rS3cret", "API_TOKEN": "t0kenAbCdEf", "LINK": "https://me:Pa55word@x.example"}
+    (tmp_path / ".env").write_text("".join(f"{key}={value}\n" for key, value in secrets.items()))
+    (tmp_path / "compose.yml").write_text("""\
+services:
+  web:
+    image: example.com/web:1
+    ports: ["8000:8000"]
+    command: web --token ${API_TOKEN} $LINK
+    environment: {CACHE_URL: "redis://:${CACHE_PASSWORD}@cache:6379/0"}
+    labels: {note: "${NOTHING:-${API_TOKEN}}", other: "${DB_PASSWORD:-swordfish}"}
+    healthcheck: {test: ["CMD-SHELL", "curl -H 'X: ${API_TOKEN}' localhost:8000/up"]}
+  cache:
+    image: redis:7
+    command: [redis-server, --requirepass, "${CACHE_PASSWORD}"]
+    healthcheck: {test: ["CMD", "redis-cli", "-a", "${CACHE_PASSWORD}", "ping"]}
+""")
+    target = tmp_path / "out"
+    init(
+        root=target,
+        from_=str(tmp_path / "compose.yml"),
+        app="shop",
+        domain="shop.example",
+        env="prod",
+        user="deploy",
+        certificate="self-signed",
+        host=["a=192.0.2.9"],
+        yes=True,
+    )
+
+    text = (target / "deploy/services.yaml").read_text()
+    assert not [value for value in (*secrets.values(), "Pa55word", "swordfish") if value in text]
+    assert "command" not in text
+    assert "health: /up" in text
+    assert "CACHE_PASSWORD=Sup3rS3cret" in (target / "deploy/prod.env").read_text()
