@@ -173,11 +173,13 @@ def restore(app: Application, run_id: str) -> Script:
     """Bring the jobs back that `install` replaced; the undo of a run that stopped half-way, too."""
     return script(
         f"if ! cd {quote(directory(app.home))} 2>/dev/null; then exit 0; fi",
-        f"former={quote(run_id)}\n"
-        f'if [ "$(readlink current)" != "$former" ]; then exit 0; fi\n'
-        "before=$(cat \"$former/former\") || before=''\n"
-        'if [ -n "$before" ] && [ -d "$before" ]; then ln -sfn "$before" current.new; mv -fT current.new current; '
-        "else rm -f current; fi",
+        f"""\
+former={quote(run_id)} now=$(readlink current) || now=''
+before=$(cat "$former/former" 2>/dev/null) || before=''
+# An undo that was interrupted has changed the link, perhaps without the units.
+if [ "$now" != "$former" ] && [ "$now" != "$before" ]; then exit 0; fi
+if [ -n "$before" ] && [ -d "$before" ]; then ln -sfn "$before" current.new; mv -fT current.new current
+else rm -f current; fi""",
         _synchronize(app),
     )
 

@@ -468,7 +468,7 @@ def stop(*names: str, seconds: float | None) -> str:
     It succeeds if none of them runs afterwards: Podman also fails for a container that its monitor cleans up at the same
     time, and for one whose removal was interrupted.
     """
-    limit = [] if seconds is None else ["--time", round(seconds)]
+    limit: list[str | int] = [] if seconds is None else ["--time", round(seconds)]
     stop = shell_join("podman", "stop", "--ignore", *limit, *names)
     running = shell_join("podman", "ps", "--quiet", *(f"--filter=name=^{name}$" for name in names))
     return f'{{ {stop} >/dev/null || test -z "$({running} || echo unknown)"; }}'

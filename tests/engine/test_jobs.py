@@ -126,6 +126,19 @@ def test_restore_brings_the_former_jobs_back_and_may_be_repeated(systemd: System
         assert (systemd.home / "jobs/current").readlink() == Path("r1")
 
 
+def test_restore_that_was_interrupted_after_its_link_is_completed(systemd: Systemd) -> None:
+    first, second = with_jobs(CLEANUP), with_jobs(REPORT)
+    systemd.run(jobs.install(first, "r1"), first)
+    systemd.run(jobs.install(second, "r2"), second)
+    current = systemd.home / "jobs/current"
+    current.unlink()
+    current.symlink_to("r1")
+
+    systemd.run(jobs.restore(second, "r2"), second)
+
+    assert systemd.linked() == {"shop-job-cleanup.timer", "shop-job-cleanup.service"}
+
+
 def test_restore_of_first_jobs_removes_them(systemd: Systemd) -> None:
     app = with_jobs(CLEANUP)
     systemd.run(jobs.restore(app, "r1"), app)

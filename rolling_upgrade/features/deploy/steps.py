@@ -282,6 +282,9 @@ class StepBuilder:
         names = ", ".join(job.name for job in app.jobs)
         title = f"schedule the jobs {names}" if names else "remove the timers of the jobs"
         undo = jobs.restore(app, run_id)
+        if self._spec.data:
+            # No job may run until the former data is back; the undo of the step that stopped the writers starts the timers.
+            undo = script("(", undo, ")", jobs.pause(app))
         yield Step("jobs", title, jobs.install(app, run_id), jobs.INSTALL_SECONDS, undo, "bring back the former jobs")
 
     def _site(self) -> Step:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rolling_upgrade.engine.model import Color, Handoff, HostState, RolloutPolicy, Service
+from rolling_upgrade.engine.model import Color, Handoff, HostState, Job, RolloutPolicy, Service
 from rolling_upgrade.engine.plan import Change, Plan, Step, step_groups
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.features.deploy.plan import plan_deploy
@@ -121,6 +121,16 @@ def test_undo_with_a_rollback_of_data_leaves_the_former_container_to_the_undo_of
     found = plan_deploy(upgradable(SCHEDULER), replace(wanted(SCHEDULER), data=data), RolloutPolicy())
 
     assert "podman start" not in undo(found, "scheduler.start")
+
+
+def test_undo_of_the_jobs_in_a_rollback_of_data_leaves_them_stopped() -> None:
+    """A job that starts before the former data is back would make the undo of the data fail, or write to it."""
+    app = application(backend(), frontend(), jobs=(Job("tidy", "backend", ("./tidy",), "@daily", ("*-*-* 00:00:00",)),))
+    data = DataSteps(before=(Step("stop", "stop the writers", Script(":\n"), 1),))
+
+    found = plan_deploy(upgradable(app), replace(wanted(app), data=data), RolloutPolicy())
+
+    assert "systemctl --user stop" in undo(found, "jobs").rpartition("\n)\n")[2]
 
 
 #: A stand-in for Podman that keeps the state of each container in a file, and writes a line `overlap` if two run.
