@@ -18,6 +18,9 @@ from rolling_upgrade.features.apply import ApplySpec, apply_resources
 from rolling_upgrade.features.observe import files, monitoring_host
 from rolling_upgrade.ssh.fleet import monitor_of, opened
 
+#: The files with passwords: of the notification channels, and in the headers of health checks.
+_SECRET = frozenset({"alertmanager.yml", "blackbox.yml"})
+
 
 def render(env: str | None, *, root: Path, output: str = "") -> ExitCode:
     """Write all files for an existing Prometheus and Grafana, or none; no host is contacted."""
@@ -29,8 +32,7 @@ def render(env: str | None, *, root: Path, output: str = "") -> ExitCode:
     texts = dict(files.complete_files(environment))
     texts["dashboard.json"] = files.dashboard(environment.targets[0].application, environment.name)
     new_files = [
-        NewFile(directory / name, text.encode(), PRIVATE if name == "alertmanager.yml" else PUBLIC)
-        for name, text in texts.items()
+        NewFile(directory / name, text.encode(), PRIVATE if name in _SECRET else PUBLIC) for name, text in texts.items()
     ]
     gitignore = default / ".gitignore"
     ignore = [] if output or os.path.lexists(gitignore) else [NewFile(gitignore, IGNORE_ALL, PUBLIC)]

@@ -34,7 +34,7 @@ def test_observe_render_writes_every_file_and_keeps_the_secrets_private(
     assert render("demo", root=project.root) is ExitCode.DONE
 
     directory = project.root / "observe" / "demo"
-    assert modes(directory) == dict.fromkeys(NAMES, 0o644) | {"alertmanager.yml": 0o600}
+    assert modes(directory) == dict.fromkeys(NAMES, 0o644) | {"alertmanager.yml": 0o600, "blackbox.yml": 0o600}
     assert HOOK in (directory / "alertmanager.yml").read_text()
     assert [name for name in NAMES - {"alertmanager.yml"} if HOOK in (directory / name).read_text()] == []
     assert yaml.safe_load((directory / "prometheus.yml").read_text())["rule_files"] == ["alerting.yml"]
