@@ -191,7 +191,7 @@ def report(detail: ErrorDetails, model: type[BaseModel], file: str, issues: Issu
     if kind == "missing":
         issues.add(file, path_text(loc), found="", expected="")
         return
-    found = _kind_of(detail["input"]) or shown(detail["input"], key)
+    found = "an empty list" if kind == "too_short" else _kind_of(detail["input"]) or shown(detail["input"], key)
     issues.add(file, path_text(loc), found=found, expected=expected)
 
 

@@ -6,6 +6,7 @@ services file than deploy/services.yaml for the section about the keys of the ex
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from enum import Enum
@@ -149,7 +150,7 @@ def page(services: Path) -> str:
 
 
 def _sections(*named: tuple[str, type[BaseModel]]) -> list[str]:
-    return [f"### `{name}`\n\n{model.__doc__}\n\n{_table(model)}" for name, model in named]
+    return [f"### `{name}`\n\n{inspect.getdoc(model)}\n\n{_table(model)}" for name, model in named]
 
 
 def _table(model: type[BaseModel], *, without: type[BaseModel] = BaseModel) -> str:
@@ -192,7 +193,9 @@ def _default(field: FieldInfo) -> str:
         return ""
     if expected.startswith("a duration"):
         return f"`{value:g}s`"
-    return f"`{value // 1024**2}MB`" if expected.startswith("a size") else f"`{value}`"
+    if expected.startswith("a size"):
+        return f"`{value // 1024**2}MB`" if value >= 1024**2 else f"`{value // 1024}KB`"
+    return f"`{value}`"
 
 
 def _cell(content: str) -> str:

@@ -178,7 +178,8 @@ def read_image(text: str, place: str, values: Values, tag: str) -> model.Image |
     if image.digest or image.tag:
         return image
     if not values.get("APP_VERSION"):
-        values.reject_declared(text, place, expected="an image with a tag, or a tag in APP_VERSION or --tag")
+        expected = "the tag of the images without one, such as v1; or a tag in `image`, or --tag of the deploy"
+        values.reject("APP_VERSION", expected=expected)
     version = values.read("APP_VERSION", validators.TAG)
     return image.with_tag(version) if version else None
 

@@ -112,8 +112,8 @@ def test_literal_without_a_tag_needs_one(web: Project) -> None:
     web.env({"APP_VERSION": None})
     (issue,) = replaced(web, "ghcr.io/acme/shop:v1", "ghcr.io/acme/shop").issues()
 
-    assert (issue.file, issue.path) == (SERVICES_FILE, "services[0].image")
-    assert "APP_VERSION or --tag" in issue.expected
+    assert (issue.file, issue.path, issue.found) == ("deploy/demo.env", "APP_VERSION", "")
+    assert "or a tag in `image`, or --tag of the deploy" in issue.expected
     web.env()
     assert web.application().services[0].image.tag == "2.0.1"
 
