@@ -86,13 +86,17 @@ class FailureCounter:
 
 @dataclass(frozen=True)
 class RecoveryState:
-    """The state that the watchdog keeps between observations; times are seconds on a clock that never jumps."""
+    """The state that the watchdog keeps between observations; times are seconds on a clock that never jumps.
+
+    `accessory_was_down` is about the last observation.
+    """
 
     counters: tuple[FailureCounter, ...] = ()
     recoveries: tuple[float, ...] = ()
     release: str = ""
     given_up: bool = False
     pruned_at: float | None = None
+    accessory_was_down: bool = False
 
     def counter(self, service: str) -> FailureCounter:
         """The counter of a service; a new one for a service without failures so far."""
@@ -242,7 +246,13 @@ def decide(
     if observation.lock_holder:
         # Another run is changing this host: neither failures nor successes count meanwhile.
         return state, Decision(RecoveryAction.NOTHING, reason=f"the lock is held: {observation.lock_holder}")
-    state = _count_all(state, observation, rules, now)
+    is_back = state.accessory_was_down and not observation.accessory_down
+    state = replace(_count_all(state, observation, rules, now), accessory_was_down=bool(observation.accessory_down))
+    if is_back:
+        # What failed until now had its cause in the accessory: otherwise a good release would be rolled back at once.
+        state = replace(
+            state, counters=tuple(replace(one, failures=0, crashes=0, attempts=0) for one in state.counters)
+        )
     pressure = observation.resource_pressure
     if pressure and rules.enabled and _may_prune(state, now):
         return replace(state, pruned_at=now), Decision(RecoveryAction.PRUNE, reason=pressure)

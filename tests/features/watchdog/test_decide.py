@@ -124,6 +124,14 @@ def test_decide_while_an_accessory_is_down_only_starts_stopped_containers() -> N
     assert actions([replace(HEALTHY, accessory_down="db")] * 3) == "..."
 
 
+def test_decide_after_an_accessory_was_down_counts_failures_anew() -> None:
+    """Services need a moment until they reach the database again, and a good release is not rolled back for that."""
+    down = fresh(replace(CRASHED, accessory_down="db"))
+
+    assert actions([*[down] * 5, fresh(CRASHED), fresh(HEALTHY), fresh(HEALTHY), fresh(HEALTHY)]) == "wwwwww..."
+    assert actions([*[down] * 5, *[fresh(CRASHED)] * 4]) == "wwwwwwwwB"
+
+
 def test_decide_under_resource_pressure_prunes_and_starts_stopped_containers_only() -> None:
     assert actions([replace(UNRESPONSIVE, resource_pressure="disk / 3 % free")] * 6) == "Pwwwww"
     assert actions([replace(HEALTHY, resource_pressure="memory")] * 3) == "Pww"
