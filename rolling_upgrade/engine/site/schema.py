@@ -333,6 +333,8 @@ def parse_request(data: bytes) -> Request:
     # Root stores each list: without this, a request without an effect could fill the disk.
     if unused := sorted(given - named):
         raise SiteError(f"the document: no route names the users {unused[0]}")
+    # The text of the site carries it in this form: escapes in the request must not make that unreadable.
+    parse_site(dump(site).encode())
     return Request(site, users, expected)
 
 

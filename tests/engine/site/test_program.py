@@ -728,6 +728,17 @@ def test_users_that_no_route_names_are_refused(host: Host) -> None:
     assert (code, "no route names the users" in said, user_files(host)) == (3, True, [])
 
 
+def test_escapes_that_would_make_the_installed_site_unreadable_are_refused(host: Host) -> None:
+    routes = (Route("/", response_headers=(("X-Braces", "{" * 20),)),)
+    app = replace(host.app, services=(host.app.services[0], replace(host.app.services[1], routes=routes)))
+    host.grant(app)
+    text = dump_request(commands.request(app, "0" * 16)).replace("{" * 20, "\\u007b" * 20)
+
+    code, said = host.run("install", text=text)
+
+    assert (code, "nests deeper" in said, host.site.exists()) == (3, True, False)
+
+
 def test_users_of_a_refused_site_do_not_stay(host: Host) -> None:
     first, second = (with_users(host, bob="$apr1$salt$" + char * 22) for char in "bc")
     host.grant(first)
