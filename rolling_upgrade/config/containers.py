@@ -271,6 +271,8 @@ VARIABLE = "NAME, NAME: KEY, NAME: literal or NAME: {value: text}"
 
 def _variable(written: object) -> object:
     """Convert the written form of one variable. Raises ValueError."""
+    if isinstance(written, str) and "=" in written:
+        raise ValueError(f"{VARIABLE}; a colon and a space in place of =")
     if isinstance(written, str):
         return {"name": validators.ENV_KEY(written), "key": written}
     if isinstance(written, dict) and len(written) == 1:

@@ -191,7 +191,10 @@ def report(detail: ErrorDetails, model: type[BaseModel], file: str, issues: Issu
     if kind == "missing":
         issues.add(file, path_text(loc), found="", expected="")
         return
-    found = "an empty list" if kind == "too_short" else _kind_of(detail["input"]) or shown(detail["input"], key)
+    found = "an empty list" if kind == "too_short" else _kind_of(detail["input"])
+    # By mistake, the value may be a password, or NAME=VALUE with one.
+    written, equals, _ = str(detail["input"]).partition("=")
+    found = found or shown(detail["input"], "basic_auth" if "basic_auth" in loc else written if equals else key)
     issues.add(file, path_text(loc), found=found, expected=expected)
 
 

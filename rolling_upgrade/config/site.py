@@ -57,6 +57,8 @@ PASSWORD_HASH = validators.text_matching(
 HEADER_NAME = validators.text_matching("the name of a header", schema.HEADER_NAME)
 HEADER_VALUE = Validator("printable ASCII without `$` and backslashes", _header_value)
 
+#: In capitals: a password written here by mistake is an error, and no message shows it.
+_HASH_KEY = validators.text_matching("the env key with the hash of the password, such as ANN_HASH", r"[A-Z][A-Z0-9_]*")
 _HEADER_SIZE = validators.size(schema.SMALLEST_HEADER_BUFFER, schema.LARGEST_HEADER_BUFFER)
 
 _Boolean = Annotated[bool, validators.BOOLEAN]
@@ -131,7 +133,7 @@ class Route(Strict):
         default=False,
         description="Remove the prefix from the path that the service gets. X-Forwarded-Prefix contains it.",
     )
-    basic_auth: dict[Annotated[str, USER_NAME], Annotated[str, validators.ENV_KEY]] = Field(
+    basic_auth: dict[Annotated[str, USER_NAME], Annotated[str, _HASH_KEY]] = Field(
         default={}, description="Users who may enter, each with the env key of the password's hash. Default: everybody."
     )
     request_headers: _Headers = Field(

@@ -272,3 +272,10 @@ def test_secret_that_is_not_set_is_a_warning_and_an_error_when_strict(project: P
 
     append(project, "API_TOKEN=\n")
     assert project.load(strict=True).warnings == ()
+
+
+def test_variable_in_the_form_of_compose_is_refused_without_its_secret(project: Project) -> None:
+    secret, literal = short(project, f"{API}, env: [API_TOKEN=correct-horse, MODE=fast]").issues()
+
+    assert (secret.found, literal.found) == ("a secret of 23 characters", "'MODE=fast'")
+    assert secret.expected.endswith("NAME: {value: text}; a colon and a space in place of =")

@@ -277,3 +277,12 @@ def test_keys_that_only_the_site_names_are_known(project: Project) -> None:
     declare(project, {"redirects": {"WWW": "DOMAIN_NAME"}, "trusted_proxies": ["PROXY"]}, routes=[route])
 
     assert not [warning for warning in project.load().warnings if "unknown" in warning]
+
+
+def test_password_in_place_of_the_key_of_its_hash_is_refused_and_not_shown(project: Project) -> None:
+    declare(project, routes=[{"prefix": "/", "basic_auth": {"ann": "correct-horse"}}])
+
+    (issue,) = project.issues()
+
+    assert (issue.path.endswith("basic_auth.ann"), issue.found) == (True, "a secret of 13 characters")
+    assert issue.expected == "the env key with the hash of the password, such as ANN_HASH"
