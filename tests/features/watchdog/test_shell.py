@@ -215,3 +215,10 @@ def test_parse_status_missing_numbers_are_zero() -> None:
     found = parse_status(unknown, "0123")
 
     assert (found.memory_bytes, found.cpu_percent) == (0, 0.0)
+
+
+def test_watchdog_leaves_checks_inside_containers_their_executable_memory() -> None:
+    """They are its descendants and inherit its seccomp filters: the engines of Node.js and Java would end at once."""
+    unit = (Path(__file__).parents[3] / "templates/systemd/watchdog.service.j2").read_text()
+
+    assert "\nMemoryDenyWriteExecute" not in unit
