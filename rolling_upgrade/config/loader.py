@@ -27,6 +27,7 @@ from rolling_upgrade.config.settings import KEYS
 from rolling_upgrade.config.site import check_routed, check_site
 from rolling_upgrade.config.values import Values
 from rolling_upgrade.engine import masking, model
+from rolling_upgrade.engine.accessory import unreachable_urls
 from rolling_upgrade.engine.git import is_tracked
 from rolling_upgrade.engine.local_file import read_small
 from rolling_upgrade.errors import ConfigError, ConfigIssue
@@ -236,6 +237,10 @@ def _resolve_hosts(
             elsewhere = tuple(one.name for one in services.accessories if one.name not in here)
             applications[name] = replace(application, accessories=accessories, accessories_elsewhere=elsewhere)
             check_ports(services.accessories, applications[name], services_file, issues)
+            for service, key, accessory in unreachable_urls(applications[name]):
+                issues.warn(
+                    f"{name}: {key} of {service} names the accessory {accessory}, which runs only on other hosts"
+                )
     check_routed(applications.values(), services_file, issues)
     unsaved = [accessory.name for accessory in services.accessories if not accessory.backup] if services else []
     return with_databases(applications, unsaved, issues), hosts

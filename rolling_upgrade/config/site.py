@@ -243,6 +243,19 @@ def check_site(app: model.Application, values: Values) -> None:
     """Report what the root-owned program on the host would refuse, by its own functions."""
     if not app.has_site:
         return
+    unknown = [
+        (domain, service.name)
+        for service in app.http_services
+        for route in service.routes
+        for domain in route.domains
+        if domain not in app.domains
+    ]
+    for domain, name in unknown:
+        expected = f"a domain of the site, one of {', '.join(app.served_domains)}; add others to `site.domains`"
+        found = f"{domain} in a route of the service {name}"
+        values.issues.add(values.services_file, "site.domains", found=found, expected=expected)
+    if unknown:
+        return
     try:
         rules = schema.parse_rules(schema.dump(client.rules(app)).encode())
         schema.check(schema.parse_site(schema.dump(client.site(app)).encode()), rules)

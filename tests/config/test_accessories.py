@@ -87,6 +87,18 @@ def test_accessory_is_on_its_host_only(project: Project) -> None:
     assert (elsewhere.accessories, elsewhere.accessories_elsewhere) == ((), ("db",))
 
 
+def test_url_of_an_accessory_on_another_host_is_a_warning(project: Project) -> None:
+    declare(project, DB)
+    path = project.root / "deploy/services.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["services"][0]["env"].append({"CACHE": {"value": "redis://db:6379"}})
+    path.write_text(yaml.safe_dump(content))
+
+    (warning,) = project.load().warnings
+
+    assert warning.endswith(": CACHE of backend names the accessory db, which runs only on other hosts")
+
+
 def test_accessory_with_roles_is_on_each_host_with_one(project: Project) -> None:
     project.edit("hosts.yaml", "192.0.2.12, roles: [web]", "192.0.2.12, roles: [worker]")
     declare(project, {"name": "cache", "image": "redis:8", "roles": ["worker", "web"]})

@@ -217,7 +217,6 @@ def test_invalid_value_of_a_route_is_refused(
     [
         ({"redirects": {"files.example.org": "www.example.org"}, "domains": ["www.example.org"]}, None, "redirect"),
         ({"redirects": {"www.example.org": "other.example.org"}}, None, "other.example.org"),
-        ({}, [{"prefix": "/", "domains": ["other.example.org"]}], "other.example.org"),
         ({}, [{"prefix": "/_rolling/x"}], "reserved"),
         ({}, [{"prefix": "/", "strip_prefix": "true"}], "no prefix to strip"),
         ({}, [{"prefix": "/", "request_headers": {"Host": "x"}}], "cannot set the header host"),
@@ -286,3 +285,12 @@ def test_password_in_place_of_the_key_of_its_hash_is_refused_and_not_shown(proje
 
     assert (issue.path.endswith("basic_auth.ann"), issue.found) == (True, "a secret of 13 characters")
     assert issue.expected == "the env key with the hash of the password, such as ANN_HASH"
+
+
+def test_domain_of_a_route_that_the_site_lacks_is_an_error_with_its_service(project: Project) -> None:
+    declare(project, routes=[{"prefix": "/", "domains": ["other.example.org"]}])
+
+    issue = project.issues()[0]
+
+    assert (issue.path, issue.found) == ("site.domains", "other.example.org in a route of the service frontend")
+    assert issue.expected.endswith("add others to `site.domains`")
