@@ -105,6 +105,10 @@ class Outcome:
         (content,) = {content for name, content in self.ran.files.items() if name.endswith(end)}
         return content
 
+    @property
+    def _site_arguments(self) -> set[str]:
+        return {argument for directive in self.site for argument in directive.arguments}
+
     def where(self, place: str, value: str) -> bool:
         """Return whether a value arrived unchanged at its place. See ARRIVES."""
         raw = value.encode()
@@ -117,11 +121,13 @@ class Outcome:
             case "directory":
                 return posixpath.dirname(value).encode() in self.ran.words
             case "site" | "site of https":
-                arguments = {argument for directive in self.site for argument in directive.arguments}
-                return value in arguments or (place != "site" and self.app.tls is None)
-            case "watched file of https":
-                unit = rendering.systemd_unit("certificate.path", self.app) if self.app.tls else ""
-                return f"PathChanged={value}" in unit.split("\n") or self.app.tls is None
+                return value in self._site_arguments or (place != "site" and self.app.tls is None)
+            case "certificate of https":
+                # Nginx reads it; with intermediates it is joined with them, whenever one of the files changes.
+                joined = self.app.tls is not None and self.app.tls.chain
+                unit = rendering.systemd_unit("certificate.path", self.app) if joined else ""
+                watched = f"PathChanged={value}" in unit.split("\n")
+                return watched or value in self._site_arguments or self.app.tls is None
             case "container":
                 return raw in self.ran.words
             case "login":

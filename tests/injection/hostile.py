@@ -16,7 +16,7 @@ FIXED = {
     "derandomize": True,
     "database": None,
     "deadline": None,
-    "phases": (Phase.explicit, Phase.generate, Phase.shrink),
+    "phases": (Phase.explicit, Phase.generate),
     "suppress_health_check": list(HealthCheck),
 }
 
