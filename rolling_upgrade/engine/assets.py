@@ -47,11 +47,12 @@ def copy(app: Application, running: Iterable[tuple[Service, Image]]) -> Script:
 
 
 #: Define `copy_assets CONTAINER IMAGE PATH TARGET required|optional`. Only files are kept: Nginx refuses links anyway.
+#: The new release is younger than the running one, however fast both are copied.
 #: Source: podman-cp(1): `/.` copies the content; a container need not have been started.
 _COPY = """\
 copy_assets() {
   if [ -d "$4" ]; then
-    touch "$4"
+    date_release "$4" "$5"
     return 0
   fi
   rm -rf "$4.new"
@@ -73,7 +74,11 @@ copy_assets() {
   fi
   find "$4.new" ! -type f ! -type d -delete
   chmod -R u=rwX,go=rX "$4.new"
+  date_release "$4.new" "$5"
   mv -T "$4.new" "$4"
+}
+date_release() {
+  case $2 in required) touch "$1" ;; *) touch -d '1 second ago' "$1" ;; esac
 }"""
 #: Define `link_assets DIRECTORY`: a name that several releases have is the file of the newest one.
 #: Source: GNU cp replaces a file by a link through a rename, so that Nginx always finds it.

@@ -42,7 +42,7 @@ def test_short_option_has_one_meaning_in_all_tasks(option: str, letter: str) -> 
     tasks = {
         name: {argument.name: argument.names for argument in namespace[name].get_arguments()}
         for name in namespace.task_names
-        if (name, option) not in {("prune", "force"), ("restore", "force")}
+        if (name, option) not in {("prune", "force"), ("restore", "force"), ("accessory.down", "force")}
     }
 
     found = [names[option] for names in tasks.values() if option in names]

@@ -328,6 +328,7 @@ PARSERS: dict[str, Parser] = {
 NOT_OF_A_HOST = {
     "engine.openssh.read_public_key": "a key file of this workstation, or a checked line of ssh-keyscan",
     "features.init.answers.read_routes": "an option of the operator",
+    "features.init.compose_values.secrets_in": "a Compose file of the operator",
     "features.logs.shell.since": "an option of the operator",
     "features.logs.shell.after": "a parsed line",
     "engine.model.parse": "an image reference, from a configuration or a parsed field",

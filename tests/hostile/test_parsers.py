@@ -28,7 +28,17 @@ DOCUMENTED = {"features.report.run_report.Requests.read": (ValueError,)}
 TRUSTED_CALLS: dict[str, tuple[str, ...]] = {
     "console/task.py": ("if named.isdecimal()", "secrets: dict[str, str] = json.load(file)", "return int(text)"),
     "engine/untrusted.py": ("return int(text)", "value = float(text) if len", "value = json.loads(text, parse_int="),
-    "engine/site/schema.py": ("value = json.loads(text, object_pairs_hook=",),
+    "engine/site/document.py": ("value = json.loads(text, object_pairs_hook=",),
+    "features/init/compose.py": (
+        "if match is None or match[3] in",
+        "entry, item = listed[int(match[2])]",
+        "int(text) for text in map(self._plain",
+        "asked = int(url[1] or 80)",
+        "port = port or (int(hint[1])",
+        "yield int(inside)",
+        "if protocol not in",
+    ),
+    "features/init/compose_values.py": ("return int(text) if text.isdecimal() and 0",),
     "features/lock/workflow.py": ("seconds = int(match[1])",),
     "features/observe/files.py": ("document = json.loads(text)", "texts: dict[str, str] = json.loads((TEMPLATES /"),
     "features/logs/shell.py": ("return Since(int(match[1])",),
