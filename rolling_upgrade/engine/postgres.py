@@ -17,7 +17,8 @@ TOOLS = ("pg_dump", "pg_restore", "psql")
 
 _PSQL = ("psql", "--no-psqlrc", "--no-password")
 
-#: Drops the application's objects in every schema, with all dependent objects. Extensions stay: not every role
+#: Drops the application's objects in every schema, with all dependent objects. What belongs to another object, such as
+#: the sequence of an identity column, is dropped with that one alone. Extensions stay: not every role
 #: may drop or create them. `pg_restore --clean` replaces the remaining objects (collations, large objects).
 _CLEAR = """\
 do $clear$
@@ -39,7 +40,7 @@ begin
     )
     and not exists (
       select from pg_depend other
-      where other.classid = member.classid and other.objid = member.objid and other.deptype = 'e'
+      where other.classid = member.classid and other.objid = member.objid and other.deptype in ('e', 'i')
     )
   ) loop
     execute statement;

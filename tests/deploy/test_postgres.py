@@ -32,7 +32,8 @@ def served(prepared_site: Site) -> Iterator[Site]:
     """The site with a server on web1 that holds three rows."""
     host = prepared_site.lab.hosts[0]
     host.sh(_SERVER)
-    sql(host, "create table item (name text primary key); insert into item select generate_series(1, 3)")
+    sql(host, "create table item (id bigint generated always as identity, number serial, name text primary key)")
+    sql(host, "insert into item (name) select generate_series(1, 3)")
     with prepared_site.unchanged_files():
         prepared_site.edit_env(DATABASE_URL=URL)
         yield prepared_site
@@ -55,7 +56,7 @@ def test_postgres_backup_is_verified_and_restored(served: Site) -> None:
     code, output = served.run("backup.verify", "--hosts", "web1")
     assert (code, "1 tables, restored into a temporary database" in output) == (0, True), output
     assert sql(host, "select count(*) from pg_database where datname like '%verify%'") == "0"
-    sql(host, "insert into item values ('later'); create table another (item text references item)")
+    sql(host, "insert into item (name) values ('later'); create table another (item text references item(name))")
     sql(host, "create view seen as select name from item; create schema newer create table it (x int)")
     code, output = served.run("restore", id, "--hosts", "web1", "--only", "database")
     assert (code, sql(host, "select count(*) from item")) == (0, rows), output
@@ -93,7 +94,7 @@ def test_postgres_wrong_password_is_refused_without_changes(served: Site) -> Non
 def test_postgres_damaged_dump_is_refused_before_any_change(served: Site) -> None:
     host = served.lab.hosts[0]
     id = backup(served)
-    sql(host, "insert into item values ('kept')")
+    sql(host, "insert into item (name) values ('kept')")
     host.sh(f"truncate -s -20 /home/deploy/backups/database/memoryark-{id}/database.pgdump", user="deploy")
     code, output = served.run("restore", id, "--hosts", "web1", "--only", "database")
     assert (code, "damaged: database.pgdump has" in output) == (1, True), output
@@ -127,7 +128,7 @@ def test_postgres_dump_with_a_psql_command_is_refused_and_runs_nothing(served: S
     name, mark = "placeholder_" + "x" * 50, "/tmp/pwned-by-a-dump"
     sql(host, f"create table {name} (a int)")
     id = backup(served)
-    sql(host, f"drop table {name}; insert into item values ('since')")  # noqa: S608 - a name of the test's own
+    sql(host, f"drop table {name}; insert into item (name) values ('since')")  # noqa: S608 - a name of the test's own
     directory = f"/home/deploy/backups/database/memoryark-{id}"
     tamper = shell_join("python3", "-I", "-c", _TAMPER, name, f"select 1;\n\\! touch {mark}\n--")
     host.sh(f"cd {directory} && {tamper}", user="deploy")
