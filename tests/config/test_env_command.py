@@ -246,22 +246,27 @@ def test_on_a_terminal_the_command_may_ask(team: Team) -> None:
 
 def test_interrupt_ends_the_command(project: Project) -> None:
     script(project, "echo $$ >pid; exec sleep 60")
+    # A task handles SIGINT even if the shell that started it ignores it, as in the background.
     code = (
-        "import sys; from pathlib import Path; from rolling_upgrade import config; config.load('demo', root=Path.cwd())"
+        "import signal; from pathlib import Path; from rolling_upgrade import config; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); config.load('demo', root=Path.cwd())"
     )
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=project.root,
         env={**os.environ, "PYTHONPATH": str(Path(config.__file__).parents[2])},
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
-    )
-    pid = project.root / "pid"
-    while process.poll() is None and not (pid.exists() and pid.read_text().strip()):
-        time.sleep(0.01)
+    ) as process:
+        pid = project.root / "pid"
+        while process.poll() is None and not (pid.exists() and pid.read_text().strip()):
+            time.sleep(0.01)
 
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+        process.send_signal(signal.SIGINT)
+        try:
+            _, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
 
     assert b"KeyboardInterrupt" in err
     assert not is_running(int(pid.read_text()))
