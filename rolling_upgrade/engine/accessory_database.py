@@ -289,7 +289,11 @@ set -- --restrict-key="$key"
 if ! {has_key}; then set --; fi
 there=$({ask} -c {names} </dev/null)
 contents=$({_inside(app, database, "pg_restore", "--list")} < {path})
-printf '%s\\n' "$contents" | awk -v there="$there" {quote(postgres.KEEP_EXTENSIONS)} | {keep_list}
+contents=$(printf '%s\\n' "$contents" | awk -v there="$there" {quote(postgres.KEEP_EXTENSIONS)})
+printf '%s\\n' "$contents" | {keep_list}
+# An incomplete list would restore less than the dump, without an error.
+kept=$({_inside(app, database, "cat", list_file)} </dev/null)
+if [ -z "$contents" ] || [ "$kept" != "$contents" ]; then echo 'the list of the dump did not reach the accessory: nothing was changed'; exit 1; fi
 said=$({{
   cat <<'CLEAR'
 {postgres.BEGIN_AND_CLEAR}
