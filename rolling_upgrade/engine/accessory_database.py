@@ -72,6 +72,15 @@ _COUNTS_POSTGRES = """\
 select format('select count(*) from only %I.%I', nspname, relname) from pg_class
 join pg_namespace space on space.oid = relnamespace
 where relkind = 'r' and nspname !~ '^pg_' and nspname <> 'information_schema' \\gexec"""
+#: Count the tables of the database.
+_TABLES_POSTGRES = """\
+select count(*) from pg_class join pg_namespace space on space.oid = relnamespace
+where relkind in ('r', 'p') and nspname !~ '^pg_' and nspname <> 'information_schema'"""
+#: Count the tables in the list of a dump.
+_LISTED_TABLES = '$4 == "TABLE" && $5 != "DATA" && $5 != "ATTACH" { tables++ } END { print tables + 0 }'
+#: A setting of the transaction that the end of the dump commits; without that end, it is still there.
+_OPEN = "select set_config('rolling.restore', 'open', true);"
+_END = "select case current_setting('rolling.restore', true) when 'open' then 'unfinished' else 'restored' end;"
 _COUNTS_MYSQL = """\
 select concat('select count(*) from `', replace(table_schema, '`', '``'), '`.`', replace(table_name, '`', '``'), '`;')
 from information_schema.tables where table_type = 'BASE TABLE' and table_schema = database()"""
@@ -297,12 +306,16 @@ if [ -z "$contents" ] || [ "$kept" != "$contents" ]; then echo 'the list of the 
 said=$({{
   cat <<'CLEAR'
 {postgres.BEGIN_AND_CLEAR}
+{_OPEN}
 CLEAR
-  {load} "$@" < {path} && printf '\\n\\\\echo %s\\n' restored
+  {load} "$@" < {path} && printf '\\n%s\\n' {quote(_END)}
 }} | {ask})
 {_inside(app, database, "rm", "-f", list_file)} </dev/null
 if [ "$(printf '%s\\n' "$said" | tail -n 1)" != restored ]; then echo 'the dump could not be restored in full: nothing was changed'; exit 1; fi
-: > {began}"""
+: > {began}
+listed=$(printf '%s\\n' "$contents" | awk {quote(_LISTED_TABLES)})
+tables=$({ask} -c {quote(_TABLES_POSTGRES)} </dev/null)
+[ "${{tables:-0}}" -ge "$listed" ] || {{ echo 'the dump could not be restored in full'; exit 1; }}"""
 
 
 def _restore_mysql(app: Application, database: AccessoryDatabase, path: str, began: str) -> str:
