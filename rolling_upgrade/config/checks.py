@@ -26,7 +26,7 @@ FIXED_KEYS = ("APP_NAME", "ENVIRONMENT", "SLACK_WEBHOOK", "WEBHOOK_URL")
 #: Prefixes of keys that a host cannot override, because a run notifies the same channels for all hosts.
 FIXED_PREFIXES = ("SMTP_", "NOTIFY_")
 
-#: Keys of log files, which setup rotates if it is told to.
+#: Keys of log files, which setup rotates if `rotate_logs_days` is set.
 LOG_KEYS = ("LOG_FILE", "ACCESS_LOG", "ERROR_LOG")
 
 #: Placeholders that examples contain in place of a secret.

@@ -73,7 +73,7 @@ class Hsts(Strict):
     max_age: Annotated[float, validators.duration(0, schema.LONGEST_HSTS)] = Field(
         description="How long browsers remember it, such as 365d. Begin with 1h; 0 makes browsers forget it."
     )
-    include_subdomains: _Boolean = Field(default=False, description="Include all subdomains, whoever serves them.")
+    include_subdomains: _Boolean = Field(default=False, description="Include all subdomains, on other servers too.")
     preload: _Boolean = Field(default=False, description="Ask browsers to ship the rule. It is hard to take back.")
 
 
